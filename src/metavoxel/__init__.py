@@ -1,0 +1,1 @@
+"""Joint diffusion modelling of medical images and clinical data."""

@@ -1,0 +1,213 @@
+"""What a record holds: the variables, their kinds, ranges and labels.
+
+A schema is the shared vocabulary of every room of the house. It knows no tensors and imports
+nothing heavy, so that `metavoxel info` starts at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from metavoxel.errors import MetaVoxelError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Image(_Strict):
+    """A 2D or 3D image on a fixed grid, with any number of channels."""
+
+    kind: Literal["image"] = "image"
+    suffix: str = Field("T1w", description="BIDS suffix of the files, as in sub-01_T1w.nii.gz")
+    entities: dict[str, str] = Field(
+        default_factory=dict,
+        description="BIDS entities that the file must carry, such as {space: MNI152, desc: brain}",
+    )
+    shape: tuple[int, ...] = Field(description="grid in voxels, two or three axes")
+    spacing: tuple[float, ...] = Field(description="voxel size in millimetres, one per axis")
+    channels: int = Field(1, ge=1, description="channels of the file")
+
+    @model_validator(mode="after")
+    def _axes_agree(self) -> Image:
+        if len(self.shape) not in (2, 3):
+            raise ValueError(f"shape has {len(self.shape)} axes; an image has 2 or 3")
+        if len(self.spacing) != len(self.shape):
+            raise ValueError("spacing and shape must have one entry per axis")
+        if min(self.shape) < 1 or min(self.spacing) <= 0:
+            raise ValueError("shape and spacing must be positive")
+        return self
+
+    @property
+    def spatial_dims(self) -> int:
+        return len(self.shape)
+
+
+class Continuous(_Strict):
+    """A real number with a range and a unit."""
+
+    kind: Literal["continuous"] = "continuous"
+    unit: str | None = Field(None, description="unit, as in participants.json (Units)")
+    range: tuple[float, float] | None = Field(
+        None, description="lowest and highest value; taken from the training split if left out"
+    )
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (
+            math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]
+        ):
+            raise ValueError(f"range {list(value)} must be [low, high] with low < high")
+        return value
+
+    def parse(self, text: str | float) -> float:
+        """The number in `text`. Raises ValueError with a sentence fragment if there is none."""
+        try:
+            value = float(text)
+        except (TypeError, ValueError):
+            unit = f" in {self.unit}" if self.unit else ""
+            raise ValueError(
+                f'"{text}" is not a number. Write a number{unit}, or n/a if it is unknown'
+            ) from None
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is not a finite number. Write n/a if it is unknown")
+        if self.range is not None and not self.range[0] <= value <= self.range[1]:
+            raise ValueError(
+                f"{value:g} is outside the range {self.range[0]:g} to {self.range[1]:g} of the "
+                "schema. Correct the value, or widen the range before training"
+            )
+        return value
+
+
+class Categorical(_Strict):
+    """One of K >= 2 labels, ordered or not."""
+
+    kind: Literal["categorical"] = "categorical"
+    labels: tuple[str, ...] = Field(description="the labels, in order")
+    ordered: bool = Field(False, description="whether the order of the labels means something")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        # YAML reads `no`, `0` and `off` as other types: a label is always text.
+        if isinstance(value, (list, tuple)):
+            return tuple({True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in value)
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2:
+            raise ValueError("a categorical needs at least two labels")
+        if len(set(value)) != len(value):
+            raise ValueError("labels must differ")
+        return value
+
+    def parse(self, text: str | float) -> str:
+        """The label written as `text`. Raises ValueError with a sentence fragment if unknown."""
+        label = str(text)
+        if label not in self.labels:
+            raise ValueError(f'"{label}" is not one of {", ".join(self.labels)}')
+        return label
+
+
+Variable = Annotated[Image | Continuous | Categorical, Field(discriminator="kind")]
+
+
+class Schema(_Strict):
+    """The variables of a record, by name. Order is kept."""
+
+    variables: dict[Name, Variable] = Field(description="every variable of a record, by name")
+
+    @model_validator(mode="after")
+    def _one_grid(self) -> Schema:
+        if not self.variables:
+            raise ValueError("a schema needs at least one variable")
+        grids = {(v.shape, v.spacing) for v in self.images.values()}
+        if len(grids) > 1:
+            raise ValueError("all images of a schema must share one grid (shape and spacing)")
+        return self
+
+    @property
+    def images(self) -> dict[str, Image]:
+        return {n: v for n, v in self.variables.items() if isinstance(v, Image)}
+
+    @property
+    def continuous(self) -> dict[str, Continuous]:
+        return {n: v for n, v in self.variables.items() if isinstance(v, Continuous)}
+
+    @property
+    def categorical(self) -> dict[str, Categorical]:
+        return {n: v for n, v in self.variables.items() if isinstance(v, Categorical)}
+
+    @property
+    def scalars(self) -> dict[str, Continuous | Categorical]:
+        return {n: v for n, v in self.variables.items() if not isinstance(v, Image)}
+
+    def __getitem__(self, name: str) -> Image | Continuous | Categorical:
+        if name not in self.variables:
+            raise MetaVoxelError(
+                f'There is no variable "{name}"; the schema has {", ".join(self.variables)}.'
+            )
+        return self.variables[name]
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.variables
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_defaults=False), sort_keys=False, default_flow_style=None
+        )
+
+
+def explain(error: ValidationError, where: str) -> MetaVoxelError:
+    """Turn pydantic's report into one sentence: which key of which file, and what is wrong."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the top level"
+    if first["type"] == "extra_forbidden":
+        return MetaVoxelError(f"{where}: there is no key {key}. Remove it or correct its spelling.")
+    message = first["msg"].removeprefix("Value error, ")
+    return MetaVoxelError(f"{where}, key {key}: {message}.")
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Parse a YAML or JSON file. Raises MetaVoxelError naming file and line."""
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise MetaVoxelError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MetaVoxelError(f"{path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = "" if line is None else f", line {line + 1}"
+        raise MetaVoxelError(f"{path}{place}: this is not valid YAML.") from None
+
+
+def parse_schema(data: Any, where: str) -> Schema:
+    """Build a schema from parsed YAML; `where` names the file in errors."""
+    try:
+        return Schema.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, where) from None
+
+
+def read_schema(path: Path | str) -> Schema:
+    """Read a schema from a YAML (or JSON) file. Raises MetaVoxelError."""
+    return parse_schema(read_yaml(path), str(path))
