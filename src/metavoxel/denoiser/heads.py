@@ -1,0 +1,28 @@
+"""The head that reads one scalar off the bottleneck features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from monai.networks.layers.factories import Conv
+
+
+def _block(dims: int, groups: int, channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.GroupNorm(groups, channels), nn.SiLU(), Conv[Conv.CONV, dims](channels, out, 3, padding=1)
+    )
+
+
+class ScalarHead(nn.Module):
+    """Two (GroupNorm, SiLU, Conv) blocks with a skip connection, then global average pooling."""
+
+    def __init__(self, dims: int, channels: int, hidden: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            _block(dims, groups, channels, hidden), _block(dims, groups, hidden, out)
+        )
+        self.skip = Conv[Conv.CONV, dims](channels, out, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, channels, ...) -> (B, out)."""
+        return (self.blocks(features) + self.skip(features)).flatten(2).mean(-1)

@@ -1,0 +1,142 @@
+"""The joint denoiser f(z_t, t): the LDM U-Net made 3D, with a head per scalar (section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metavoxel.denoiser.config import DenoiserConfig
+from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
+from metavoxel.denoiser.heads import ScalarHead
+from metavoxel.errors import MetaVoxelError
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the network must know of the variables, and no more.
+
+    `fields` maps an image-like variable to its latent channels; all share the latent grid `grid`.
+    `scalars` maps a scalar to (width of its noisy state, width of its prediction).
+    """
+
+    fields: Mapping[str, int]
+    scalars: Mapping[str, tuple[int, int]]
+    grid: tuple[int, ...]
+
+
+class JointUNet(nn.Module):
+    """Reads the whole noisy record, every variable at its own time, and predicts every variable.
+
+    Scalars enter twice: as constant input channels and as tokens for cross-attention. The fields'
+    predictions are the U-Net's output; each scalar has a head on the bottleneck. When no field is
+    asked for, the decoder half is left out, which is most of the cost.
+    """
+
+    def __init__(self, layout: Layout, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.layout = layout
+        self._check(layout, config)
+        dims, width = len(layout.grid), config.channels[0]
+        field_channels = sum(layout.fields.values())
+        self.backbone = DiffusionModelUNet(
+            spatial_dims=dims,
+            in_channels=field_channels + len(layout.scalars),
+            out_channels=field_channels,
+            channels=config.channels,
+            num_res_blocks=config.residual_blocks,
+            attention_levels=tuple(i in config.attention_levels for i in range(len(config.channels))),
+            norm_num_groups=config.groups,
+            num_head_channels=config.head_channels,
+            with_conditioning=bool(layout.scalars),
+            cross_attention_dim=config.token_channels if layout.scalars else None,
+        )
+        self.backbone.time_embed = nn.Identity()  # ours takes one time per variable
+        self.time = TimeEmbedding([*layout.fields, *layout.scalars], 4 * width)
+        states = {v: state for v, (state, _) in layout.scalars.items()}
+        self.tokens = ScalarTokens(states, config.token_channels) if states else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.heads = nn.ModuleDict(
+            {
+                v: ScalarHead(
+                    dims, config.channels[-1], config.scalar_head_channels, out, config.groups
+                )
+                for v, (_, out) in layout.scalars.items()
+            }
+        )
+
+    def forward(
+        self,
+        z: Mapping[str, Tensor],
+        t: Mapping[str, Tensor],
+        asked: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Predict the `asked` variables (all of them by default).
+
+        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers.
+        """
+        asked = [*self.layout.fields, *self.layout.scalars] if asked is None else asked
+        emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
+        bottleneck, skips = self._encode(self._input(z), emb, context)
+        pooled = self.dropout(bottleneck)
+        predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
+        if any(v in asked for v in self.layout.fields):
+            output = self._decode(bottleneck, skips, emb, context)
+            fields = output.split(list(self.layout.fields.values()), dim=1)
+            predictions.update(zip(self.layout.fields, fields, strict=True))
+        return {v: predictions[v] for v in asked}
+
+    def _input(self, z: Mapping[str, Tensor]) -> Tensor:
+        fields = [z[v] for v in self.layout.fields]
+        shape = (len(fields[0]), 1, *self.layout.grid)
+        ones = (1,) * len(self.layout.grid)
+        constants = [
+            rescaled_state(z[v]).view(-1, 1, *ones).expand(shape) for v in self.layout.scalars
+        ]
+        return torch.cat([*fields, *constants], dim=1)
+
+    def _encode(
+        self, x: Tensor, emb: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        h = self.backbone.conv_in(x)
+        skips = [h]
+        for block in self.backbone.down_blocks:
+            h, residuals = block(hidden_states=h, temb=emb, context=context)
+            skips.extend(residuals)
+        return self.backbone.middle_block(hidden_states=h, temb=emb, context=context), skips
+
+    def _decode(
+        self, h: Tensor, skips: list[Tensor], emb: Tensor, context: Tensor | None
+    ) -> Tensor:
+        for block in self.backbone.up_blocks:
+            count = len(block.resnets)  # type: ignore[arg-type]
+            skips, residuals = skips[:-count], skips[-count:]
+            h = block(
+                hidden_states=h, res_hidden_states_list=residuals, temb=emb, context=context
+            )
+        return self.backbone.out(h)
+
+    @staticmethod
+    def _check(layout: Layout, config: DenoiserConfig) -> None:
+        if not layout.fields:
+            raise MetaVoxelError("The schema has no image; the U-Net needs at least one.")
+        halvings = 2 ** (len(config.channels) - 1)
+        if any(n % halvings for n in layout.grid):
+            good = [halvings * math.ceil(n / halvings) for n in layout.grid]
+            raise MetaVoxelError(
+                f"denoiser.channels has {len(config.channels)} levels, so every axis of the latent "
+                f"grid {list(layout.grid)} must be a multiple of {halvings}. Use fewer levels, or "
+                f"an image shape whose latent grid is {good}."
+            )
+        if any(c % config.groups or c % config.head_channels for c in config.channels) or (
+            config.scalar_head_channels % config.groups
+        ):
+            raise MetaVoxelError(
+                "denoiser.channels and denoiser.scalar_head_channels must be multiples of "
+                f"denoiser.groups ({config.groups}), and the channels of denoiser.head_channels "
+                f"({config.head_channels})."
+            )

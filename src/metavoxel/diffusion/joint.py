@@ -1,0 +1,71 @@
+"""The joint process: one diffusion over every variable of a record (Eq. 1-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metavoxel.diffusion.process import Process
+
+State = dict[str, Tensor]  # z[name], shape (B, ...)
+Times = dict[str, Tensor]  # t[name], shape (B,), integer
+
+
+@dataclass(frozen=True, eq=False)
+class JointProcess:
+    """A process per variable, each at its own time; the paper's shared time is a special case.
+
+    `shapes[name]` is the shape of z_0 of one record, without the batch axis.
+    """
+
+    processes: Mapping[str, Process]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def T(self) -> int:  # noqa: N802 (the paper's letter)
+        return next(iter(self.processes.values())).schedule.T
+
+    def __iter__(self):
+        return iter(self.processes)
+
+    def noise(
+        self, n: int, generator: torch.Generator | None, names: Iterable[str] | None = None
+    ) -> State:
+        """The noise of the named variables (default: all) for n records, on the CPU."""
+        names = self.processes if names is None else names
+        return {v: self.processes[v].noise(n, self.shapes[v], generator) for v in names}
+
+    def prior(
+        self, n: int, generator: torch.Generator | None, names: Iterable[str] | None = None
+    ) -> State:
+        """z_T of the named variables, for n records."""
+        return {
+            v: self.processes[v].prior(noise)
+            for v, noise in self.noise(n, generator, names).items()
+        }
+
+    def noised(self, z0: State, t: Times, noise: State) -> State:
+        """z_t ~ q(z_t | z_0), variable by variable."""
+        return {v: self.processes[v].noised(z0[v], t[v], noise[v]) for v in z0}
+
+    def loss(
+        self, prediction: State, z0: State, t: Times, noise: State, observed: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5: the sum over variables of each one's mean loss over the records.
+
+        A record counts for a variable if the value is observed and was noised (t > 0); a value that
+        is missing, or known and clean, carries no loss. Returns the total, and for every variable
+        the mean over the records that counted (NaN if none did).
+        """
+        total, parts = torch.zeros(()), {}
+        for v, predicted in prediction.items():
+            each = self.processes[v].loss(predicted, z0[v], t[v], noise[v])
+            counts = (observed[v] & (t[v] > 0)).to(each.dtype)
+            # A missing value may be NaN in z0: it must not reach the gradient.
+            each = torch.where(counts > 0, each, torch.zeros_like(each))
+            total = total.to(each.device) + each.mean()
+            parts[v] = (each.sum() / counts.sum()).detach()
+        return total, parts

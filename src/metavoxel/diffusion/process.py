@@ -1,0 +1,65 @@
+"""What the joint process asks of the process of one variable.
+
+A new kind of process is one new file with a class of these methods (see docs/extending.md).
+Shapes: the first axis is the batch; `t` and `s` hold one integer time per record, 0 <= s < t <= T.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metavoxel.diffusion.schedule import Schedule
+
+
+class Process(Protocol):
+    """The forward process q(z_t | z_0) of one variable, its loss, and its reverse step."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def noise(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        """Everything random in one draw of q(z_t | z_0), for n records, on the CPU.
+
+        Generators live on the CPU, so that a seed gives the same draws on every device.
+        """
+        ...
+
+    def prior(self, noise: Tensor) -> Tensor:
+        """z_T, drawn from the stationary distribution."""
+        ...
+
+    def noised(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """z_t ~ q(z_t | z_0)."""
+        ...
+
+    def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """z_t ~ q(z_t | z_s), s < t: forward again, as RePaint's resampling does."""
+        ...
+
+    def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The variable's term of Eq. 5, one value per record (B,)."""
+        ...
+
+    def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """What the prediction says about z_0: E[z_0 | z_t], or the probabilities of the labels."""
+        ...
+
+    def step(
+        self,
+        prediction: Tensor,
+        zt: Tensor,
+        t: Tensor,
+        s: Tensor,
+        generator: torch.Generator | None,
+        eta: float,
+    ) -> Tensor:
+        """z_s ~ p(z_s | z_t), s < t, any number of steps at once."""
+        ...
+
+
+def over_axes(values: Tensor, like: Tensor) -> Tensor:
+    """Per-record values (B,) shaped to broadcast over `like` (B, ...)."""
+    return values.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)

@@ -1,0 +1,118 @@
+"""Which times training sees: one for all (the paper), or one per variable with mass on the corners.
+
+A question at inference puts the known variables at t = 0, the marginalised ones at T, and moves the
+asked ones from T to 0. `SharedTimes` never shows the network such states; independent uniform times
+almost never do (PAPER.md, "What we measured", 6). `CornerTimes` draws questions instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metavoxel.diffusion.joint import Times
+
+
+class TimeSampler(Protocol):
+    """Draws the training times of a batch."""
+
+    def __call__(
+        self,
+        n: int,
+        fields: Sequence[str],
+        scalars: Sequence[str],
+        T: int,  # noqa: N803
+        generator: torch.Generator | None,
+    ) -> Times:
+        """Integer times in 0 ... T, shape (n,), for image-like `fields` and for `scalars`."""
+        ...
+
+
+def uniform_times(n: int, T: int, generator: torch.Generator | None) -> Tensor:  # noqa: N803
+    """Uniform over 1 ... T, stratified over the batch (Kingma et al., 2021) to lower the variance."""
+    offset = torch.rand((), generator=generator)
+    order = torch.randperm(n, generator=generator)
+    u = (offset + order / n) % 1
+    return (u * T).long().clamp(0, T - 1) + 1
+
+
+@dataclass(frozen=True)
+class SharedTimes:
+    """One uniform t for all variables of a record (the paper)."""
+
+    def __call__(
+        self,
+        n: int,
+        fields: Sequence[str],
+        scalars: Sequence[str],
+        T: int,  # noqa: N803
+        generator: torch.Generator | None,
+    ) -> Times:
+        t = uniform_times(n, T, generator)
+        return {v: t for v in (*fields, *scalars)}
+
+
+@dataclass(frozen=True)
+class IndependentTimes:
+    """One uniform t per variable, all independent."""
+
+    def __call__(
+        self,
+        n: int,
+        fields: Sequence[str],
+        scalars: Sequence[str],
+        T: int,  # noqa: N803
+        generator: torch.Generator | None,
+    ) -> Times:
+        return {v: uniform_times(n, T, generator) for v in (*fields, *scalars)}
+
+
+@dataclass(frozen=True)
+class CornerTimes:
+    """Times drawn as questions: every variable is known (0), marginalised (T) or asked (between).
+
+    The fields of a batch are known together with probability `known_fields` (by batch, so that such
+    a batch can leave out the network's decoder); else each is at T with probability
+    `absent_fields`, otherwise at the record's time. Of the scalars a fraction drawn from the
+    arcsine law is known, which gives every number of known ones, none and all above the others,
+    its share. The rest sit at T for a `corner` of the records, and for the others at the record's
+    time or, one half, at a time of their own; some of them at T.
+    """
+
+    known_fields: float = 0.5
+    absent_fields: float = 0.1
+    corner: float = 0.5
+
+    def __call__(
+        self,
+        n: int,
+        fields: Sequence[str],
+        scalars: Sequence[str],
+        T: int,  # noqa: N803
+        generator: torch.Generator | None,
+    ) -> Times:
+        def coin(p: float | Tensor, size: int = n) -> Tensor:
+            return torch.rand(size, generator=generator) < p
+
+        shared, alone = uniform_times(n, T, generator), coin(0.5)
+        fields_known = bool(coin(self.known_fields, 1))
+        known, absent = _arcsine(n, generator), _arcsine(n, generator)
+        at_corner = coin(self.corner)
+        times: Times = {}
+        for v in fields:
+            t = torch.where(coin(self.absent_fields), torch.full((n,), T), shared)
+            times[v] = torch.zeros(n, dtype=torch.long) if fields_known else t
+        for v in scalars:
+            t = torch.where(alone, uniform_times(n, T, generator), shared)
+            t = torch.where(at_corner | coin(absent), torch.full((n,), T), t)
+            times[v] = torch.where(coin(known), torch.zeros(n, dtype=torch.long), t)
+        return times
+
+
+def _arcsine(n: int, generator: torch.Generator | None) -> Tensor:
+    """Draws of Beta(1/2, 1/2), shape (n,)."""
+    return torch.sin(torch.rand(n, generator=generator) * torch.pi / 2) ** 2

@@ -1,0 +1,216 @@
+"""Sampling any conditional of the joint distribution (section 3.3; Eq. 3).
+
+Two conditioners, one loop. `exact` holds every known variable clean at its own t = 0 and every
+marginalised one at T, and moves the asked ones from T to 0. `repaint` is the paper: one shared
+time, at which the known variables are overwritten with their own forward-noised values.
+
+Everything here works on encoded variables: z[name] (B, ...). A denoiser is any function
+(z, t, asked) -> predictions, so that the samplers can be checked with a network or a closed form.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.schedule import Schedule
+
+Denoiser = Callable[[State, Times, Collection[str]], State]
+Watch = Callable[[Times, State, State], None]  # (times, z_t, E[z_0 | z_t]) at every step
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is known of n records: whole variables, and parts of fields.
+
+    `known[name]` is z_0 of shape (n, ...). `held[name]` is (z_0, mask): where the mask (1 or
+    broadcastable to z_0) is true, the field is known; the rest is asked (inpainting).
+    """
+
+    n: int
+    known: State = field(default_factory=dict)
+    held: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
+    """`steps` + 1 falling times from T to 0, fewer where T is too small to tell them apart.
+
+    `uniform` takes equal steps of t; `angle` equal steps of arccos sqrt(alpha_bar), along which a
+    DDIM trajectory turns at a constant rate, so that none of the spread is lost to coarse steps
+    near t = 0.
+    """
+    T, share = schedule.T, torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: N806
+    if spacing == "uniform":
+        times = (share * T).round().long()
+    else:
+        angle = schedule.table.sqrt().clamp(max=1).acos()
+        times = torch.searchsorted(angle, share * angle[-1]).clamp(0, T)
+        times[0], times[-1] = T, 0
+    return [t for t, _ in itertools.groupby(times.tolist())]
+
+
+def sample(
+    denoise: Denoiser,
+    process: JointProcess,
+    condition: Condition,
+    asked: Collection[str],
+    settings: SamplingConfig,
+    generator: torch.Generator,
+    watch: Watch | None = None,
+) -> State:
+    """Draw one sample of the asked variables for each of the condition's records.
+
+    Returns the encoded z_0 of every asked variable, (n, ...). The variables that are neither known
+    nor asked are marginalised.
+    """
+    run = _exact if settings.conditioner == "exact" else _repaint
+    z = run(denoise, process, condition, asked, settings, generator, watch)
+    return {v: z[v][..., : process.shapes[v][-1]] if z[v].ndim == 2 else z[v] for v in asked}
+
+
+def one_evaluation(
+    denoise: Denoiser,
+    process: JointProcess,
+    condition: Condition,
+    asked: Collection[str],
+    generator: torch.Generator,
+) -> State:
+    """E[variable | known] of Gaussian variables and p(label | known), in one network evaluation.
+
+    The known are at t = 0, everything else at t = T: the prediction of z_0 there is the conditional
+    expectation itself (PAPER.md, "What we measured", 3). Needs zero terminal SNR.
+    """
+    device = _device(condition)
+    z = _on(process.prior(condition.n, generator), device) | condition.known
+    t = {v: _full(condition, 0 if v in condition.known else process.T, device) for v in process}
+    predictions = denoise(z, t, asked)
+    return {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in asked}
+
+
+def _exact(
+    denoise: Denoiser,
+    process: JointProcess,
+    condition: Condition,
+    asked: Collection[str],
+    settings: SamplingConfig,
+    generator: torch.Generator,
+    watch: Watch | None,
+) -> State:
+    device = _device(condition)
+    grids = {
+        v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing)
+        for v in asked
+    }
+    z = _on(process.prior(condition.n, generator), device) | condition.known
+    t = {v: _full(condition, 0 if v in condition.known else process.T, device) for v in process}
+    for i in range(max(map(len, grids.values())) - 1):
+        # A shorter grid (few distinct times) waits at T, so that all arrive at 0 together.
+        late = {v: i - (max(map(len, grids.values())) - len(g)) for v, g in grids.items()}
+        moving = [v for v in asked if late[v] >= 0]
+        t_next = {v: _full(condition, grids[v][late[v] + 1], device) for v in moving}
+        for again in reversed(range(_repetitions(condition, settings))):
+            z = _hold(process, z, t, condition, generator)
+            z = z | _reverse(denoise, process, z, t, t_next, settings, generator, watch)
+            if again:
+                z = z | _forward(process, z, t_next, t, generator)
+        t = t | t_next
+    return _hold(process, z, t, condition, generator)
+
+
+def _repaint(
+    denoise: Denoiser,
+    process: JointProcess,
+    condition: Condition,
+    asked: Collection[str],
+    settings: SamplingConfig,
+    generator: torch.Generator,
+    watch: Watch | None,
+) -> State:
+    device = _device(condition)
+    unknown = [v for v in process if v not in condition.known]
+    reference = next(iter(process.processes.values())).schedule
+    grid = time_grid(reference, settings.steps, settings.spacing)
+    z = _on(process.prior(condition.n, generator), device)
+    for now, then in itertools.pairwise(grid):
+        t = {v: _full(condition, now, device) for v in process}
+        s = {v: _full(condition, then, device) for v in unknown}
+        for again in reversed(range(settings.resamplings)):
+            z = z | _forward_from_clean(process, condition.known, t, generator)  # Eq. 3
+            z = _hold(process, z, t, condition, generator)
+            z = z | _reverse(denoise, process, z, t, s, settings, generator, watch)
+            if again:
+                z = z | _forward(process, z, s, t, generator)
+    return _hold(process, z, {v: _full(condition, 0, device) for v in process}, condition, generator)
+
+
+def _reverse(
+    denoise: Denoiser,
+    process: JointProcess,
+    z: State,
+    t: Times,
+    s: Times,
+    settings: SamplingConfig,
+    generator: torch.Generator,
+    watch: Watch | None,
+) -> State:
+    """z_s of the variables named in `s`, from z_t."""
+    predictions = denoise(z, t, list(s))
+    if watch is not None:
+        watch(t, z, {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in s})
+    return {
+        v: process.processes[v].step(predictions[v], z[v], t[v], s[v], generator, settings.eta)
+        for v in s
+    }
+
+
+def _forward(
+    process: JointProcess, z: State, s: Times, t: Times, generator: torch.Generator
+) -> State:
+    """z_t from z_s: forward again by the steps just taken back (RePaint's resampling)."""
+    out = {}
+    for v in s:
+        noise = process.noise(len(s[v]), generator, [v])[v].to(z[v].device)
+        out[v] = process.processes[v].renoised(z[v], s[v], t[v], noise)
+    return out
+
+
+def _forward_from_clean(
+    process: JointProcess, z0: State, t: Times, generator: torch.Generator
+) -> State:
+    noise = {v: process.noise(len(t[v]), generator, [v])[v].to(z0[v].device) for v in z0}
+    return process.noised(z0, {v: t[v] for v in z0}, noise)
+
+
+def _hold(
+    process: JointProcess, z: State, t: Times, condition: Condition, generator: torch.Generator
+) -> State:
+    """Overwrite the held part of every field with its own value, noised to the field's time."""
+    out = dict(z)
+    for v, (z0, mask) in condition.held.items():
+        noised = _forward_from_clean(process, {v: z0}, t, generator)[v]
+        out[v] = torch.where(mask, noised, z[v])
+    return out
+
+
+def _repetitions(condition: Condition, settings: SamplingConfig) -> int:
+    """Resampling mends the seam that overwriting leaves; exact conditioning has none to mend."""
+    return settings.resamplings if condition.held else 1
+
+
+def _device(condition: Condition) -> torch.device:
+    held = (z0 for z0, _ in condition.held.values())
+    return next(itertools.chain(condition.known.values(), held), torch.zeros(())).device
+
+
+def _full(condition: Condition, t: int, device: torch.device) -> Tensor:
+    return torch.full((condition.n,), t, dtype=torch.long, device=device)
+
+
+def _on(z: State, device: torch.device) -> State:
+    return {v: x.to(device) for v, x in z.items()}
