@@ -36,6 +36,7 @@ class Condition:
     n: int
     known: State = field(default_factory=dict)
     held: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
 
 
 def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
@@ -86,9 +87,8 @@ def one_evaluation(
     The known are at t = 0, everything else at t = T: the prediction of z_0 there is the conditional
     expectation itself (PAPER.md, "What we measured", 3). Needs zero terminal SNR.
     """
-    device = _device(condition)
-    z = _on(process.prior(condition.n, generator), device) | condition.known
-    t = {v: _full(condition, 0 if v in condition.known else process.T, device) for v in process}
+    z = _on(process.prior(condition.n, generator), condition.device) | condition.known
+    t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
     predictions = denoise(z, t, asked)
     return {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in asked}
 
@@ -102,18 +102,17 @@ def _exact(
     generator: torch.Generator,
     watch: Watch | None,
 ) -> State:
-    device = _device(condition)
     grids = {
         v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing)
         for v in asked
     }
-    z = _on(process.prior(condition.n, generator), device) | condition.known
-    t = {v: _full(condition, 0 if v in condition.known else process.T, device) for v in process}
+    z = _on(process.prior(condition.n, generator), condition.device) | condition.known
+    t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
     for i in range(max(map(len, grids.values())) - 1):
         # A shorter grid (few distinct times) waits at T, so that all arrive at 0 together.
         late = {v: i - (max(map(len, grids.values())) - len(g)) for v, g in grids.items()}
         moving = [v for v in asked if late[v] >= 0]
-        t_next = {v: _full(condition, grids[v][late[v] + 1], device) for v in moving}
+        t_next = {v: _full(condition, grids[v][late[v] + 1]) for v in moving}
         for again in reversed(range(_repetitions(condition, settings))):
             z = _hold(process, z, t, condition, generator)
             z = z | _reverse(denoise, process, z, t, t_next, settings, generator, watch)
@@ -132,21 +131,20 @@ def _repaint(
     generator: torch.Generator,
     watch: Watch | None,
 ) -> State:
-    device = _device(condition)
     unknown = [v for v in process if v not in condition.known]
     reference = next(iter(process.processes.values())).schedule
     grid = time_grid(reference, settings.steps, settings.spacing)
-    z = _on(process.prior(condition.n, generator), device)
+    z = _on(process.prior(condition.n, generator), condition.device)
     for now, then in itertools.pairwise(grid):
-        t = {v: _full(condition, now, device) for v in process}
-        s = {v: _full(condition, then, device) for v in unknown}
+        t = {v: _full(condition, now) for v in process}
+        s = {v: _full(condition, then) for v in unknown}
         for again in reversed(range(settings.resamplings)):
             z = z | _forward_from_clean(process, condition.known, t, generator)  # Eq. 3
             z = _hold(process, z, t, condition, generator)
             z = z | _reverse(denoise, process, z, t, s, settings, generator, watch)
             if again:
                 z = z | _forward(process, z, s, t, generator)
-    return _hold(process, z, {v: _full(condition, 0, device) for v in process}, condition, generator)
+    return _hold(process, z, {v: _full(condition, 0) for v in process}, condition, generator)
 
 
 def _reverse(
@@ -203,13 +201,8 @@ def _repetitions(condition: Condition, settings: SamplingConfig) -> int:
     return settings.resamplings if condition.held else 1
 
 
-def _device(condition: Condition) -> torch.device:
-    held = (z0 for z0, _ in condition.held.values())
-    return next(itertools.chain(condition.known.values(), held), torch.zeros(())).device
-
-
-def _full(condition: Condition, t: int, device: torch.device) -> Tensor:
-    return torch.full((condition.n,), t, dtype=torch.long, device=device)
+def _full(condition: Condition, t: int) -> Tensor:
+    return torch.full((condition.n,), t, dtype=torch.long, device=condition.device)
 
 
 def _on(z: State, device: torch.device) -> State:

@@ -1,0 +1,237 @@
+"""The MetaVoxel model: schema + encoders + processes + denoiser, its loss (Eq. 5), save and load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from metavoxel.denoiser.config import DenoiserConfig
+from metavoxel.denoiser.unet import JointUNet, Layout
+from metavoxel.diffusion.categorical import CategoricalProcess
+from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
+from metavoxel.diffusion.gaussian import GaussianProcess
+from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.process import Process
+from metavoxel.diffusion.schedule import cosine
+from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
+from metavoxel.encoding.scalars import LinearScaling, OneHot
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files import atomic_folder
+from metavoxel.schema import Schema, explain, parse_schema, read_yaml
+
+FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
+
+
+class ModelConfig(Strict):
+    """Everything that shapes the model and its answers, apart from its training."""
+
+    encoding: ImageEncoding = Field(
+        default_factory=KLConfig, description="how images are encoded before they diffuse"
+    )
+    diffusion: DiffusionConfig = Field(default_factory=DiffusionConfig)
+    denoiser: DenoiserConfig = Field(default_factory=DenoiserConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other. Raises MetaVoxelError."""
+        schedule, diffusion = self.diffusion.schedule, self.diffusion
+        zero_snr = schedule.zero_terminal_snr or schedule.kind == "cosine"
+        if zero_snr and "epsilon" in (diffusion.image_prediction, diffusion.continuous_prediction):
+            raise MetaVoxelError(
+                "diffusion: epsilon-prediction cannot be used at zero terminal SNR. Use v or x0, or "
+                "set schedule.zero_terminal_snr to false with a linear schedule."
+            )
+        if self.sampling.conditioner == "repaint" and self.sampling.spacing != "uniform":
+            raise MetaVoxelError(
+                "sampling: the repaint conditioner shares one time; set spacing to uniform."
+            )
+        if self.sampling.point == "one_evaluation" and not zero_snr:
+            raise MetaVoxelError(
+                "sampling: an answer in one evaluation needs zero terminal SNR. Set "
+                "schedule.zero_terminal_snr to true, or sampling.point to samples."
+            )
+
+
+class MetaVoxel(nn.Module):
+    """The joint distribution of a record's variables, as one diffusion model.
+
+    Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
+    unit, categorical (B,) label indices. Encoded, they are the z of the joint process.
+    """
+
+    def __init__(
+        self, schema: Schema, config: ModelConfig, scalings: Mapping[str, LinearScaling]
+    ) -> None:
+        super().__init__()
+        config.check()
+        self.schema, self.config, self.scalings = schema, config, dict(scalings)
+        self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
+        self.autoencoders = nn.ModuleDict(
+            {v: build_encoder(config.encoding, image) for v, image in schema.images.items()}
+        )
+        self.process = self._joint_process()
+        self.denoiser = JointUNet(self._layout(), config.denoiser)
+        self.times = config.diffusion.times.build()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
+        """f(z_t, t): the network's prediction of the asked variables (default: all)."""
+        return self.denoiser(z, t, asked)
+
+    def loss(
+        self,
+        z0: State,
+        observed: Mapping[str, Tensor],
+        generator: torch.Generator,
+        times: Times | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5 on a batch. A missing value enters as pure noise at t = T and carries no loss.
+
+        z0[name] (B, ...) and observed[name] (B,) bool; where a value is not observed, z0 may hold
+        anything finite. Returns the total and the mean loss of every variable that was asked.
+        """
+        n = len(next(iter(z0.values())))
+        if times is None:
+            times = self.times(n, [*self.schema.images], [*self.schema.scalars], self.process.T, generator)
+        device = self.device
+        t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
+        noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
+        zt = self.process.noised(z0, t, noise)
+        asked = [v for v in z0 if bool((observed[v] & (t[v] > 0)).any())]
+        return self.process.loss(self(zt, t, asked), z0, t, noise, observed)
+
+    @torch.no_grad()
+    def encode(self, values: Mapping[str, Tensor]) -> State:
+        """Raw values to z_0."""
+        return {v: self._encode(v, x.to(self.device)) for v, x in values.items()}
+
+    @torch.no_grad()
+    def decode(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """z_0 to raw values."""
+        return {v: self._decode(v, x) for v, x in z.items()}
+
+    def _encode(self, name: str, values: Tensor) -> Tensor:
+        if name in self.autoencoders:
+            return self.autoencoders[name].encode(values)  # type: ignore[operator]
+        return (self.scalings.get(name) or self.labels[name]).encode(values)
+
+    def _decode(self, name: str, z: Tensor) -> Tensor:
+        if name in self.autoencoders:
+            return self.autoencoders[name].decode(z)  # type: ignore[operator]
+        return (self.scalings.get(name) or self.labels[name]).decode(z)
+
+    def _joint_process(self) -> JointProcess:
+        config = self.config.diffusion
+        gaussian = config.schedule.build(config.T)
+        processes: dict[str, Process] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for v, image in self.schema.images.items():
+            encoder = self.autoencoders[v]
+            processes[v] = GaussianProcess(gaussian, config.image_prediction)
+            shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
+        for v in self.schema.continuous:
+            std = self.scalings[v].std if config.continuous_prediction != "epsilon" else 1.0
+            processes[v] = GaussianProcess(gaussian, config.continuous_prediction, std)
+            shapes[v] = (1,)
+        for v, kind in self.schema.categorical.items():
+            K = len(kind.labels)  # noqa: N806
+            processes[v] = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
+            shapes[v] = (K,)
+        return JointProcess(processes, shapes)
+
+    def _layout(self) -> Layout:
+        fields = {v: self.process.shapes[v][0] for v in self.schema.images}
+        grids = [self.process.shapes[v][1:] for v in self.schema.images]
+        scalars = {
+            v: (getattr(self.process.processes[v], "states", 1), self.process.shapes[v][0])
+            for v in self.schema.scalars
+        }
+        return Layout(fields, scalars, grids[0] if grids else ())
+
+
+def save_model(model: MetaVoxel, folder: Path | str, files: Mapping[str, str] | None = None) -> None:
+    """Write the model folder of DESIGN.md, whole or not at all.
+
+    `files` are further text files by name (model card, calibration, split, run settings).
+    """
+    with atomic_folder(Path(folder)) as temporary:
+        write_model(model, temporary, files or {})
+
+
+def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = {"format": FORMAT, **model.schema.model_dump(mode="json")}
+    (folder / "schema.json").write_text(json.dumps(schema, indent=2) + "\n")
+    config = yaml.safe_dump(model.config.model_dump(mode="json"), sort_keys=False)
+    (folder / "config.yaml").write_text(config)
+    (folder / "encoding.json").write_text(json.dumps(_encoding(model), indent=2) + "\n")
+    save_file(_tensors(model.autoencoders), folder / "autoencoder.safetensors")
+    save_file(_tensors(model.denoiser), folder / "denoiser.safetensors")
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def load_model(folder: Path | str) -> MetaVoxel:
+    """Read a model folder. Raises MetaVoxelError naming what is missing or unreadable."""
+    folder = Path(folder)
+    if not (folder / "schema.json").is_file():
+        raise MetaVoxelError(
+            f"{folder}: this is not a model folder (it has no schema.json). Give the folder that "
+            "metavoxel train wrote with --out."
+        )
+    schema, config = read_settings(folder)
+    encoding = read_yaml(folder / "encoding.json")
+    try:
+        scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
+        model = MetaVoxel(schema, config, scalings)
+        for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
+            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise MetaVoxelError(
+            f"{folder}: the model cannot be read ({reason}). Copy or train it again."
+        ) from None
+    return model.eval()
+
+
+def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
+    """The schema and configuration of a model folder, without its weights."""
+    data: dict[str, Any] = dict(read_yaml(folder / "schema.json"))
+    if data.pop("format", None) != FORMAT:
+        raise MetaVoxelError(f"{folder}: written by another version of metavoxel; train it again.")
+    schema = parse_schema(data, str(folder / "schema.json"))
+    try:
+        config = ModelConfig.model_validate(read_yaml(folder / "config.yaml"))
+    except ValidationError as error:
+        raise explain(error, str(folder / "config.yaml")) from None
+    return schema, config
+
+
+def _encoding(model: MetaVoxel) -> dict[str, Any]:
+    return {
+        "continuous": {v: vars(s) for v, s in model.scalings.items()},
+        "categorical": {v: list(s.labels) for v, s in model.labels.items()},
+        "images": {
+            v: {
+                "latent_mean": encoder.latent_mean.flatten().tolist(),  # type: ignore[union-attr]
+                "latent_std": encoder.latent_std.flatten().tolist(),  # type: ignore[union-attr]
+            }
+            for v, encoder in model.autoencoders.items()
+        },
+    }
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
