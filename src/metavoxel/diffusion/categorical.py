@@ -95,6 +95,8 @@ class CategoricalProcess:
         # q(z_t | z_s = j), as a function of j.
         evidence = kept * zt + (1 - kept) * (zt * pi).sum(-1, keepdim=True)
         normaliser = a_t * zt[:, : self.K] + (1 - a_t) * (zt * pi).sum(-1, keepdim=True)
+        # A label that z_t reveals keeps some weight even where softmax underflows to 0.
+        probabilities = probabilities.clamp_min(1e-30)
         weight = torch.where(normaliser > 0, probabilities / normaliser.clamp_min(1e-30), 0.0)
         mixture = a_s * F.pad(weight, (0, self.states - self.K))
         mixture = mixture + (1 - a_s) * weight.sum(-1, keepdim=True) * pi

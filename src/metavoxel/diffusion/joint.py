@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.process import Process
+from metavoxel.diffusion.process import Process, over_axes
 
 State = dict[str, Tensor]  # z[name], shape (B, ...)
 Times = dict[str, Tensor]  # t[name], shape (B,), integer
@@ -62,10 +62,12 @@ class JointProcess:
         """
         total, parts = torch.zeros(()), {}
         for v, predicted in prediction.items():
-            each = self.processes[v].loss(predicted, z0[v], t[v], noise[v])
-            counts = (observed[v] & (t[v] > 0)).to(each.dtype)
-            # A missing value may be NaN in z0: it must not reach the gradient.
-            each = torch.where(counts > 0, each, torch.zeros_like(each))
+            counts = observed[v] & (t[v] > 0)
+            # A missing value may be NaN in z0. Masking the loss alone would still let it reach the
+            # gradient, as 0 * NaN.
+            target = torch.where(over_axes(counts, z0[v]) > 0, z0[v], torch.zeros_like(z0[v]))
+            each = self.processes[v].loss(predicted, target, t[v], noise[v])
+            each = torch.where(counts, each, torch.zeros_like(each))
             total = total.to(each.device) + each.mean()
             parts[v] = (each.sum() / counts.sum()).detach()
         return total, parts

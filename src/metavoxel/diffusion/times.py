@@ -77,10 +77,11 @@ class CornerTimes:
 
     The fields of a batch are known together with probability `known_fields` (by batch, so that such
     a batch can leave out the network's decoder); else each is at T with probability
-    `absent_fields`, otherwise at the record's time. Of the scalars a fraction drawn from the
-    arcsine law is known, which gives every number of known ones, none and all above the others,
-    its share. The rest sit at T for a `corner` of the records, and for the others at the record's
-    time or, one half, at a time of their own; some of them at T.
+    `absent_fields`, otherwise at the record's time. Of the scalars, and of the fields where there
+    are several, a fraction drawn from the arcsine law is known, which gives every number of known
+    ones, none and all above the others, its share. The rest of the scalars sit at T for a `corner`
+    of the records, and for the others at the record's time or, one half, at a time of their own;
+    some of them at T.
     """
 
     known_fields: float = 0.5
@@ -99,17 +100,21 @@ class CornerTimes:
             return torch.rand(size, generator=generator) < p
 
         shared, alone = uniform_times(n, T, generator), coin(0.5)
-        fields_known = bool(coin(self.known_fields, 1))
+        # Without scalars, known fields would leave nothing to ask.
+        fields_known = bool(coin(self.known_fields, 1)) and len(scalars) > 0
         known, absent = _arcsine(n, generator), _arcsine(n, generator)
         at_corner = coin(self.corner)
         times: Times = {}
+        clean = torch.zeros(n, dtype=torch.long)
         for v in fields:
             t = torch.where(coin(self.absent_fields), torch.full((n,), T), shared)
-            times[v] = torch.zeros(n, dtype=torch.long) if fields_known else t
+            if len(fields) > 1:  # questions such as "FLAIR | T1w" know some of the fields
+                t = torch.where(coin(known), clean, t)
+            times[v] = clean if fields_known else t
         for v in scalars:
             t = torch.where(alone, uniform_times(n, T, generator), shared)
             t = torch.where(at_corner | coin(absent), torch.full((n,), T), t)
-            times[v] = torch.where(coin(known), torch.zeros(n, dtype=torch.long), t)
+            times[v] = torch.where(coin(known), clean, t)
         return times
 
 
