@@ -17,23 +17,31 @@ class Augmentation(Strict):
     """What is drawn for every image. Never a change of size: head size carries information."""
 
     flip: float = Field(
-        0.5, ge=0, le=1, description="probability of a left-right flip (the first axis)"
+        default=0.5, ge=0, le=1, description="probability of a left-right flip (the first axis)"
     )
     motion: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="probability of a rotation and translation; it resamples the image",
     )
-    rotation: float = Field(4.0, ge=0, le=180, description="largest rotation per axis, in degrees")
+    rotation: float = Field(
+        default=4.0, ge=0, le=180, description="largest rotation per axis, in degrees"
+    )
     translation: float = Field(
-        4.0, ge=0, description="largest translation per axis, in millimetres"
+        default=4.0, ge=0, description="largest translation per axis, in millimetres"
     )
     intensity: float = Field(
-        0.1, ge=0, lt=1, description="largest relative change of brightness, and of the log gamma"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="largest relative change of brightness, and of the log gamma",
     )
     noise: float = Field(
-        0.0, ge=0, lt=1, description="largest standard deviation of white noise, in units of [0, 1]"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="largest standard deviation of white noise, in units of [0, 1]",
     )
 
 

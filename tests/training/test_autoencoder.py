@@ -1,0 +1,241 @@
+"""The autoencoder stage: it learns, resumes bit for bit, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from metavoxel.encoding.image import IdentityConfig, KLConfig, KLEncoder, build_encoder
+from metavoxel.errors import MetaVoxelError
+from metavoxel.schema import Image
+from metavoxel.training import autoencoder
+from metavoxel.training.augment import NO_AUGMENTATION
+from metavoxel.training.autoencoder import (
+    AutoencoderTraining,
+    build_discriminator,
+    build_perceptual,
+    fit_statistics,
+    kl_divergence,
+    learning_rate,
+    reconstruction_quality,
+    train_autoencoder,
+)
+
+SMALL = KLConfig(channels=(8, 16), latent_channels=2, groups=4)
+QUIET = {"enable_progress_bar": False, "logger": False, "enable_model_summary": False}
+
+
+def image(*grid: int, channels: int = 1) -> Image:
+    return Image(shape=grid, spacing=(4.0,) * len(grid), channels=channels)
+
+
+def volumes(n: int, *grid: int, channels: int = 1) -> Tensor:
+    """Smooth blobs, uint8: something an autoencoder can learn."""
+    noise = torch.rand(n, channels, *(size // 4 for size in grid), generator=torch.Generator())
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return (255 * torch.nn.functional.interpolate(noise, grid, mode=mode)).to(torch.uint8)
+
+
+def new_encoder(config: KLConfig, of: Image) -> KLEncoder:
+    torch.manual_seed(0)
+    encoder = build_encoder(config, of)
+    assert isinstance(encoder, KLEncoder)
+    return encoder
+
+
+def l1(encoder: KLEncoder, x: Tensor) -> float:
+    with torch.no_grad():
+        return float((encoder.reconstruct(x / 255) - x / 255).abs().mean())
+
+
+@pytest.mark.parametrize("grid", [(16, 24), (16, 16, 8)], ids=str)
+def test_training_improves_the_reconstruction(grid):
+    of, x = image(*grid), volumes(12, *grid)
+    encoder = new_encoder(SMALL, of)
+    before = l1(encoder, x)
+    settings = AutoencoderTraining(
+        steps=40, warmup_steps=2, adversarial_weight=0, augmentation=NO_AUGMENTATION
+    )
+    train_autoencoder(encoder, of, x[:8], x[8:], settings, seed=0, **QUIET)
+    assert l1(encoder, x) < 0.7 * before
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+class SaveAt(Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object):
+        if int(pl_module.step) == self.step:  # type: ignore[arg-type]
+            trainer.save_checkpoint(self.path)
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object):
+        if int(pl_module.step) == self.step:  # type: ignore[arg-type]
+            raise KilledError
+
+
+@pytest.mark.parametrize("saved", [1, 3, 4, 5])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, saved):
+    """With the GAN on from step 2, an average, augmentation, and two validations on the way."""
+    of, x = image(16, 16, 8), volumes(7, 16, 16, 8)
+    settings = AutoencoderTraining(
+        steps=6, batch_size=2, adversarial_start=2, ema=0.9, validate_every=4, warmup_steps=1
+    )
+
+    def run(**more: object) -> KLEncoder:
+        encoder = new_encoder(SMALL, of)
+        train_autoencoder(encoder, of, x[:5], x[5:], settings, seed=3, **QUIET, **more)  # type: ignore
+        return encoder
+
+    whole = run()
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(KilledError):
+        run(callbacks=[SaveAt(saved, path), KillAt(saved)])
+    torch.manual_seed(999)  # whatever the state of the process that resumes
+    resumed = run(resume=str(path))
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_discriminator_is_untouched_before_its_step(monkeypatch):
+    of, x = image(16, 16), volumes(6, 16, 16)
+    built = []
+
+    def remember(*args: object):
+        built.append(build_discriminator(*args))  # type: ignore[arg-type]
+        return built[-1]
+
+    monkeypatch.setattr(autoencoder, "build_discriminator", remember)
+
+    class Watch(Callback):
+        moved: dict[int, bool] = {}  # noqa: RUF012
+
+        def on_train_start(self, *_: object) -> None:
+            self.first = next(built[0].parameters()).clone()
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object):
+            now = next(built[0].parameters())
+            self.moved[int(pl_module.step)] = not torch.equal(now, self.first)  # type: ignore
+
+    settings = AutoencoderTraining(steps=4, adversarial_start=2)
+    watch = Watch()
+    train_autoencoder(
+        new_encoder(SMALL, of), of, x[:4], x[4:], settings, seed=0, callbacks=[watch], **QUIET
+    )
+    assert watch.moved == {1: False, 2: False, 3: True, 4: True}
+
+
+def test_float_and_eight_bit_volumes_train_alike():
+    of, x = image(16, 16), volumes(6, 16, 16)
+    settings = AutoencoderTraining(steps=2, adversarial_weight=0)
+    encoders = []
+    for data in (x, x.float() / 255):
+        encoders.append(new_encoder(SMALL, of))
+        train_autoencoder(encoders[-1], of, data[:4], data[4:], settings, seed=0, **QUIET)
+    for a, b in zip(encoders[0].parameters(), encoders[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_statistics_are_those_of_the_whole_set_in_one_pass():
+    of, x = image(16, 16), volumes(11, 16, 16)
+    encoder = new_encoder(SMALL, of)
+    fit_statistics(encoder, x, chunk=4)
+    with torch.no_grad():
+        z = encoder.encode(x.float() / 255).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(z.mean(1), torch.zeros(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(z.std(1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_an_identity_encoder_is_only_given_its_statistics():
+    of, x = image(16, 16, channels=2), volumes(6, 16, 16, channels=2)
+    encoder = build_encoder(IdentityConfig(), of)
+    train_autoencoder(encoder, of, x[:4], x[4:], AutoencoderTraining(), seed=0)
+    unit = 2 * (x[:4].float() / 255) - 1
+    torch.testing.assert_close(encoder.latent_mean, unit.mean((0, 2, 3)))
+
+
+def test_channels_and_no_validation_volumes_are_fine():
+    of, x = image(16, 16, channels=3), volumes(4, 16, 16, channels=3)
+    settings = AutoencoderTraining(steps=2, adversarial_start=1)
+    train_autoencoder(new_encoder(SMALL, of), of, x, x[:0], settings, seed=0, **QUIET)
+
+
+def test_kl_of_a_standard_normal_is_zero_and_agrees_with_torch():
+    mu, sigma = torch.randn(3, 2, 4), torch.rand(3, 2, 4) + 0.1
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mu, sigma), normal(0.0, 1.0)).sum((1, 2))
+    torch.testing.assert_close(kl_divergence(mu, sigma), expected.mean())
+    assert float(kl_divergence(torch.zeros(1, 2), torch.ones(1, 2))) == 0
+
+
+def test_the_learning_rate_rises_then_falls():
+    settings = AutoencoderTraining(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(k, settings) for k in range(101)]
+    assert rates[0] < 0.1 and max(rates) == pytest.approx(0.97, abs=0.03)
+    assert rates.index(max(rates)) == 10 and rates[100] == pytest.approx(0.01)
+
+
+def test_quality_of_a_known_error():
+    x = torch.rand(2, 1, 16, 16) * 0.5
+    quality = reconstruction_quality(x + 0.1, x)
+    assert float(quality["l1"]) == pytest.approx(0.1, abs=1e-5)
+    assert float(quality["psnr"]) == pytest.approx(20, abs=1e-3)
+    assert float(reconstruction_quality(x, x)["ssim"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_perceptual_network_that_cannot_be_had_is_never_skipped(monkeypatch):
+    def offline(**_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(autoencoder, "PerceptualLoss", offline)
+    with pytest.raises(MetaVoxelError, match=r"squeeze cannot be loaded.*set perceptual to spect"):
+        build_perceptual("squeeze", image(16, 16, 8))
+
+
+def test_a_solid_network_is_refused_for_slices():
+    with pytest.raises(MetaVoxelError, match="is for 3D images"):
+        build_perceptual("medicalnet_resnet10_23datasets", image(16, 16))
+
+
+def test_a_grid_too_small_for_the_discriminator_is_refused():
+    settings = AutoencoderTraining(discriminator_layers=3)
+    with pytest.raises(MetaVoxelError, match="too small for a discriminator of 3 layers"):
+        build_discriminator(image(16, 16), settings)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (8, 9, 8), (17, 16)], ids=str)
+def test_every_grid_the_discriminator_accepts_works(grid):
+    of = image(*grid)
+    judged = build_discriminator(of, AutoencoderTraining())(torch.rand(1, 1, *grid))[-1]
+    assert judged.shape[:2] == (1, 1)
+
+
+def test_no_images_are_refused():
+    of = image(16, 16)
+    nothing = volumes(1, 16, 16)[:0]
+    with pytest.raises(MetaVoxelError, match="No training subject has an image"):
+        train_autoencoder(
+            new_encoder(SMALL, of), of, nothing, nothing, AutoencoderTraining(), seed=0
+        )
+
+
+def test_weights_that_blow_up_stop_the_run():
+    of, x = image(16, 16), volumes(4, 16, 16).float() * float("nan")
+    with pytest.raises(MetaVoxelError, match="not finite at step 0"):
+        train_autoencoder(
+            new_encoder(SMALL, of), of, x, x, AutoencoderTraining(steps=2), seed=0, **QUIET
+        )
