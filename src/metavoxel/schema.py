@@ -34,6 +34,11 @@ class Image(_Strict):
     )
     shape: tuple[int, ...] = Field(description="grid in voxels, two or three axes")
     spacing: tuple[float, ...] = Field(description="voxel size in millimetres, one per axis")
+    centre: tuple[float, ...] | None = Field(
+        None,
+        description="world coordinates (mm) of the grid's centre, for images in a template space; "
+        "the centre of each image's field of view if left out",
+    )
     channels: int = Field(1, ge=1, description="channels of the file")
 
     @model_validator(mode="after")
@@ -42,6 +47,8 @@ class Image(_Strict):
             raise ValueError(f"shape has {len(self.shape)} axes; an image has 2 or 3")
         if len(self.spacing) != len(self.shape):
             raise ValueError("spacing and shape must have one entry per axis")
+        if self.centre is not None and len(self.centre) != len(self.shape):
+            raise ValueError("centre and shape must have one entry per axis")
         if min(self.shape) < 1 or min(self.spacing) <= 0:
             raise ValueError("shape and spacing must be positive")
         return self

@@ -53,7 +53,7 @@ class SharedTimes:
         generator: torch.Generator | None,
     ) -> Times:
         t = uniform_times(n, T, generator)
-        return {v: t for v in (*fields, *scalars)}
+        return dict.fromkeys((*fields, *scalars), t)
 
 
 @dataclass(frozen=True)

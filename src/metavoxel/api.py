@@ -1,0 +1,244 @@
+"""The face of a trained model in Python: load it, ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metavoxel.data.images import Grid, Scan, read_scan
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.encoding.scalars import label_indices
+from metavoxel.errors import MetaVoxelError
+from metavoxel.inference import ask as asking
+from metavoxel.inference.answers import (
+    Answer,
+    Answers,
+    CategoricalAnswer,
+    ContinuousAnswer,
+    ImageAnswer,
+)
+from metavoxel.inference.counterfactual import counterfactual
+from metavoxel.inference.inpaint import inpaint
+from metavoxel.inference.query import Query, parse_query
+from metavoxel.model import MetaVoxel, load_model
+from metavoxel.schema import Image, Schema
+
+RESAMPLINGS = 5  # RePaint's repetitions for inpainting, where overwriting alone leaves a seam
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model that answers questions.
+
+    Values are given as the user has them: images as file paths or arrays (channels, *grid) in
+    [0, 1] on the model's grid, numbers in the variable's unit, labels as text.
+    """
+
+    network: MetaVoxel
+
+    @property
+    def schema(self) -> Schema:
+        return self.network.schema
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return self.network.config.sampling
+
+    def ask(
+        self,
+        question: str,
+        given: Mapping[str, Any] | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Answers:
+        """Answer a question such as "age, sex | image=scan.nii.gz".
+
+        `given` adds values to those in the text. `samples` draws are made for spread and images
+        (default: the model's; 0 gives the point answers alone, in one network evaluation).
+        `settings` change the model's sampling for this question, as steps=25. Raises
+        MetaVoxelError if the question does not fit the model.
+        """
+        parsed = parse_query(question)
+        query = Query(parsed.asked, {**parsed.given, **(given or {})}).check(self.schema)
+        sampling = self._settings(settings)
+        count = sampling.samples if samples is None else samples
+        images = [v for v in query.asked if v in self.schema.images]
+        if images and count < 1:
+            raise MetaVoxelError(f"{images[0]} can only be sampled; ask with samples of 1 or more.")
+        if count < 1 and sampling.point == "samples":
+            raise MetaVoxelError("This model answers by sampling; ask with samples of 1 or more.")
+        scans = self._scans(query.given)
+        known = self._known(query.given, scans)
+        if not images and samples is None and self._needs_no_samples(query, sampling):
+            count = 0
+        drawn = asking.ask(self.network, query.asked, known, 1, count, seed, sampling)
+        grid = next((s.grid for s in scans.values()), None)
+        return Answers({v: self._answer(v, drawn, grid) for v in query.asked})
+
+    def sample(
+        self, n: int, given: Mapping[str, Any] | None = None, seed: int = 0, **settings: Any
+    ) -> Answers:
+        """Draw n whole records: every variable that is not given, jointly."""
+        given = dict(given or {})
+        asked = [v for v in self.schema if v not in given]
+        return self.ask(", ".join(asked), given, n, seed, **settings)
+
+    def inpaint(
+        self,
+        image: str | Path | np.ndarray,
+        mask: str | Path | np.ndarray,
+        given: Mapping[str, Any] | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        variable: str | None = None,
+        **settings: Any,
+    ) -> ImageAnswer:
+        """Draw the voxels under the mask, given all others and what else is known.
+
+        `mask` is true (non-zero) where the image is to be filled; a file on the image's own grid,
+        or an array on the model's. `variable` names the image where the schema has several.
+        """
+        name = self._image(variable)
+        scan, kind = self._scan(name, image), self.schema.images[name]
+        masked = _mask(mask, kind)
+        query = Query((name,), dict(given or {})).check(self.schema)
+        known = self._known(query.given, self._scans(query.given))
+        sampling = self._settings({"resamplings": RESAMPLINGS, **settings})
+        voxels = torch.from_numpy(scan.array)
+        filled = inpaint(self.network, name, voxels, masked, known, samples, seed, sampling)
+        return ImageAnswer(filled.numpy(), scan.grid.affine)
+
+    def counterfactual(
+        self,
+        record: Mapping[str, Any],
+        set: Mapping[str, Any],  # noqa: A002 (reads as the question does)
+        variable: str | None = None,
+        **settings: Any,
+    ) -> ImageAnswer:
+        """The image of `record` as it would be with the values in `set`, all else the same.
+
+        `record` holds the image and whatever is known of the person. Values that it lacks are
+        first read off the image, in one evaluation, so that the change starts from somewhere.
+        """
+        name = self._image(variable)
+        if name not in record:
+            raise MetaVoxelError(f"A counterfactual starts from a record with {name}; give one.")
+        factual = Query((), {v: x for v, x in record.items() if v != name})
+        changed = Query((name,), dict(set)).check(self.schema).given
+        scan = self._scan(name, record[name])
+        known = self._known(Query((name,), factual.given).check(self.schema).given, {})
+        lacking = [v for v in changed if v not in known]
+        image = torch.from_numpy(scan.array)[None]
+        if lacking:
+            read = asking.ask(self.network, lacking, {name: image}, 1, 0, seed=0)
+            known |= {v: x if x.ndim == 1 else x.argmax(-1) for v, x in read.point.items()}
+        sampling = self._settings(settings)
+        after = self._known(changed, {})
+        out = counterfactual(self.network, name, image, known, after, sampling)
+        return ImageAnswer(out.numpy(), scan.grid.affine)
+
+    def _settings(self, changes: Mapping[str, Any]) -> SamplingConfig:
+        unknown = [k for k in changes if k not in SamplingConfig.model_fields]
+        if unknown:
+            raise MetaVoxelError(
+                f'There is no sampling setting "{unknown[0]}"; there are '
+                f"{', '.join(SamplingConfig.model_fields)}."
+            )
+        return SamplingConfig.model_validate({**self.sampling.model_dump(), **changes})
+
+    def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
+        """One evaluation already gives the whole distribution of a single categorical."""
+        return sampling.point == "one_evaluation" and (
+            len(query.asked) == 1 and query.asked[0] in self.schema.categorical
+        )
+
+    def _image(self, name: str | None) -> str:
+        if name is None and len(self.schema.images) > 1:
+            raise MetaVoxelError(f"Name the image: one of {', '.join(self.schema.images)}.")
+        name = name or next(iter(self.schema.images))
+        if name not in self.schema.images:
+            raise MetaVoxelError(f"{name} is not an image of this model.")
+        return name
+
+    def _scan(self, name: str, value: Any) -> Scan:
+        kind = self.schema.images[name]
+        if isinstance(value, str | Path):
+            return read_scan(Path(value), kind)
+        array = np.asarray(value, dtype=np.float32)
+        if array.shape == kind.shape:
+            array = array[None]
+        expected = (kind.channels, *kind.shape)
+        if array.shape != expected or not np.isfinite(array).all():
+            raise MetaVoxelError(
+                f"{name}: an array must be finite, of shape {list(expected)} and in [0, 1]; this "
+                f"one has shape {list(array.shape)}."
+            )
+        grid = self.grid(name)
+        return Scan(array, grid, grid)
+
+    def grid(self, name: str) -> Grid:
+        """The grid on which a variable's images are generated, centred as the schema says."""
+        kind = self.schema.images[name]
+        affine = np.diag([*kind.spacing, *[1.0] * (4 - len(kind.spacing))])
+        dims = len(kind.shape)
+        centre = kind.centre if kind.centre is not None else (0.0,) * dims
+        middle = (np.array(kind.shape) - 1) / 2 * np.array(kind.spacing)
+        affine[:dims, 3] = np.array(centre) - middle
+        return Grid(tuple(kind.shape), affine)
+
+    def _scans(self, given: Mapping[str, Any]) -> dict[str, Scan]:
+        return {v: self._scan(v, x) for v, x in given.items() if v in self.schema.images}
+
+    def _known(self, given: Mapping[str, Any], scans: Mapping[str, Scan]) -> dict[str, Tensor]:
+        known = {v: torch.from_numpy(s.array)[None] for v, s in scans.items()}
+        for v in given:
+            if v in self.schema.continuous:
+                known[v] = torch.tensor([given[v]], dtype=torch.float64)
+            elif v in self.schema.categorical:
+                known[v] = label_indices(self.schema.categorical[v].labels, [given[v]])
+        return known
+
+    def _answer(self, name: str, drawn: asking.Drawn, grid: Grid | None) -> Answer:
+        point = drawn.point.get(name)
+        samples = drawn.samples[name][0].numpy() if name in drawn.samples else np.empty(0)
+        if name in self.schema.images:
+            return ImageAnswer(samples, (grid or self.grid(name)).affine)
+        if name in self.schema.continuous:
+            value = None if point is None else float(point[0])
+            return ContinuousAnswer(self.schema.continuous[name].unit, samples, value)
+        labels = self.schema.categorical[name].labels
+        shares = (
+            np.bincount(samples.astype(int), minlength=len(labels)) / max(1, len(samples))
+            if point is None
+            else point[0].double().numpy()
+        )
+        probabilities = {label: float(p) for label, p in zip(labels, shares, strict=True)}
+        return CategoricalAnswer(probabilities, np.array(labels)[samples.astype(int)])
+
+
+def load(folder: str | Path, device: str | None = None) -> Model:
+    """Load a model folder. Runs on the GPU if there is one, unless `device` says otherwise."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(load_model(folder).to(device))
+
+
+def _mask(mask: str | Path | np.ndarray, kind: Image) -> Tensor:
+    if isinstance(mask, str | Path):
+        plain = kind.model_copy(update={"channels": 1})
+        masked = read_scan(Path(mask), plain).array[0] > 0.5
+    else:
+        masked = np.asarray(mask).astype(bool)
+    if masked.shape != tuple(kind.shape):
+        raise MetaVoxelError(
+            f"The mask has shape {list(masked.shape)}; this model's grid is {list(kind.shape)}."
+        )
+    if not masked.any():
+        raise MetaVoxelError("The mask is empty: mark the voxels to be filled with 1.")
+    return torch.from_numpy(masked)

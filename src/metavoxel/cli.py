@@ -1,0 +1,248 @@
+"""The terminal. Every command imports what it needs when it runs, so that the others start at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from metavoxel.errors import MetaVoxelError
+
+app = typer.Typer(
+    name="metavoxel",
+    help="Joint diffusion modelling of medical images and clinical data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console, errors = Console(), Console(stderr=True)
+
+ModelFolder = Annotated[Path, typer.Argument(help="model folder, as written by train")]
+Samples = Annotated[
+    Optional[int], typer.Option(help="draws behind spreads and images; 0 is one evaluation only")
+]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same answer")]
+Steps = Annotated[Optional[int], typer.Option(min=1, help="reverse steps of the sampler")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+
+
+@app.command()
+def schema(
+    bids: Annotated[Path, typer.Argument(help="BIDS folder")],
+    resolution: Annotated[Optional[float], typer.Option(help="voxel size in mm")] = None,
+) -> None:
+    """Infer the schema of a BIDS folder and print it as YAML, to edit."""
+    from metavoxel.data.infer import infer_schema
+
+    sys.stdout.write(infer_schema(bids, resolution).to_yaml())
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="folder to write, as a BIDS dataset")],
+    subjects: Annotated[int, typer.Option(help="number of people")] = 400,
+    seed: Seed = 0,
+    resolution: Annotated[float, typer.Option(help="voxel size in mm")] = 4.0,
+    missing: Annotated[float, typer.Option(help="share of the table's cells left n/a")] = 0.2,
+) -> None:
+    """Simulate a cohort from the MNI152 template by a known causal model, with the exact truth."""
+    from rich.progress import Progress
+
+    from metavoxel.data.simulate import simulate as run
+
+    with Progress(console=errors, transient=True) as progress:
+        task = progress.add_task("Simulating", total=subjects)
+        run(
+            out,
+            subjects=subjects,
+            seed=seed,
+            resolution=resolution,
+            missing=missing,
+            progress=lambda done, of: progress.update(task, completed=done, total=of),
+        )
+    errors.print(f"{subjects} subjects in {out}")
+
+
+@app.command()
+def train(
+    bids: Annotated[Path, typer.Argument(help="BIDS folder, or a derivative of one")],
+    out: Annotated[Path, typer.Option(help="model folder to write")],
+    config: Annotated[Optional[Path], typer.Option(help="run configuration (YAML)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue a run that was killed")] = False,
+    autoencoder: Annotated[
+        Optional[Path], typer.Option(help="model folder whose autoencoder is taken over")
+    ] = None,
+) -> None:
+    """Train one model of all variables: autoencoder, latent cache, joint stage."""
+    from metavoxel.training.config import RunConfig, read_config
+    from metavoxel.training.run import train as run
+
+    settings = read_config(config) if config is not None else RunConfig()
+    run(bids, settings, out, resume, autoencoder, errors)
+
+
+@app.command()
+def ask(
+    model: ModelFolder,
+    question: Annotated[str, typer.Argument(help='such as "age, sex | image=scan.nii.gz"')],
+    samples: Samples = None,
+    out: Annotated[Optional[Path], typer.Option(help="folder for samples, as BIDS")] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for some variables given others; those not named are marginalised."""
+    from metavoxel.api import load
+    from metavoxel.inference.query import parse_query
+
+    asked = parse_query(question)
+    loaded = load(model)
+    if out is None and any(v in loaded.schema.images for v in asked.asked):
+        raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
+    answers = loaded.ask(question, samples=samples, seed=seed, **_given(steps=steps))
+    if out is not None:
+        from metavoxel.data.synthetic import write_samples
+
+        write_samples(answers, loaded.schema, asked.given, out, question, seed)
+        errors.print(f"Written to {out}")
+    if as_json:
+        console.print_json(json.dumps(answers.summary()))
+    else:
+        console.print(_table(answers))
+
+
+@app.command()
+def inpaint(
+    model: ModelFolder,
+    image: Annotated[Path, typer.Argument(help="the image")],
+    mask: Annotated[Path, typer.Argument(help="mask on the image's grid, 1 where to fill")],
+    out: Annotated[Path, typer.Option(help="folder for the filled images")],
+    given: Annotated[str, typer.Option(help='what else is known, such as "age=70, sex=F"')] = "",
+    samples: Annotated[int, typer.Option(min=1, help="number of fillings")] = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+) -> None:
+    """Fill the masked part of an image given the rest of it."""
+    from metavoxel.api import load
+    from metavoxel.data.synthetic import write_images
+
+    loaded = load(model)
+    known = _values(given)
+    answer = loaded.inpaint(image, mask, known, samples, seed, **_given(steps=steps))
+    paths = write_images(answer.samples, answer.affine, out, "inpainted")
+    errors.print(f"{len(paths)} written to {out}")
+
+
+@app.command()
+def counterfactual(
+    model: ModelFolder,
+    image: Annotated[Path, typer.Argument(help="the image")],
+    set_: Annotated[str, typer.Option("--set", help='the change, such as "age=80"')],
+    out: Annotated[Path, typer.Option(help="folder for the image")],
+    given: Annotated[str, typer.Option(help='what is true now, such as "age=52, sex=F"')] = "",
+    steps: Steps = None,
+) -> None:
+    """Show the same scan as it would be under other values."""
+    from metavoxel.api import load
+    from metavoxel.data.synthetic import write_images
+
+    loaded = load(model)
+    name = next(iter(loaded.schema.images))
+    record = {name: image, **_values(given)}
+    answer = loaded.counterfactual(record, _values(set_), **_given(steps=steps))
+    write_images(answer.samples, answer.affine, out, "counterfactual")
+    errors.print(f"Written to {out}")
+
+
+@app.command()
+def info(
+    model: Annotated[Optional[Path], typer.Argument(help="model folder; none: this program")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a model is: its variables, training and scores. Without a model: the version."""
+    from metavoxel import __version__
+    from metavoxel.info import describe
+
+    facts = {"metavoxel": __version__} if model is None else describe(model)
+    if as_json:
+        console.print_json(json.dumps(facts))
+    else:
+        import yaml
+
+        console.print(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
+
+
+@app.command()
+def verify(model: ModelFolder) -> None:
+    """Check that a model is whole and answers as it did when it was saved."""
+    from metavoxel.api import load
+    from metavoxel.inference.selftest import selftest_failures
+    from metavoxel.schema import read_yaml
+
+    loaded = load(model, device="cpu")
+    failures = selftest_failures(loaded.network, read_yaml(model / "selftest.json"))
+    if failures:
+        raise MetaVoxelError(f"{model}: {'; '.join(failures)}. Copy or train the model again.")
+    console.print(f"{model}: verified")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("demo"),
+    resume: Annotated[bool, typer.Option("--resume", help="continue a demo that was killed")] = False,
+) -> None:
+    """The whole story on a simulated cohort: simulate, train, ask, and an HTML report."""
+    from metavoxel.demo import run_demo
+
+    run_demo(out, resume, errors)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that the user gave."""
+    return {k: v for k, v in settings.items() if v is not None}
+
+
+def _values(text: str) -> dict[str, Any]:
+    """Parse "age=70, sex=F" with the grammar of questions."""
+    from metavoxel.inference.query import parse_query
+
+    return dict(parse_query(f"_ | {text}").given) if text.strip() else {}
+
+
+def _table(answers: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("variable", "answer", "uncertainty"):
+        table.add_column(column)
+    for v, facts in answers.summary().items():
+        if "probabilities" in facts:
+            each = ", ".join(f"{k} {p:.3f}" for k, p in facts["probabilities"].items())
+            table.add_row(v, facts["label"], each)
+        elif "mean" in facts:
+            unit = f" {facts['unit']}" if facts["unit"] else ""
+            spread = ""
+            if "std" in facts:
+                low, high = facts["interval_90"]
+                spread = f"± {facts['std']:.3g}, 90% in {low:.4g} to {high:.4g}"
+            table.add_row(v, f"{facts['mean']:.4g}{unit}", spread)
+        else:
+            table.add_row(v, f"{facts['samples']} images", "x".join(map(str, facts["shape"])))
+    return table
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one sentence and status 2, an interrupt status 130."""
+    try:
+        app(standalone_mode=True)
+    except MetaVoxelError as error:
+        errors.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("Interrupted. What was saved is whole; train and demo continue with --resume.")
+        sys.exit(130)

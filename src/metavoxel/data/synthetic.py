@@ -1,0 +1,91 @@
+"""Samples on disk: a synthetic BIDS cohort, or loose images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metavoxel.data.images import Grid, write_image
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files import atomic_write
+from metavoxel.schema import Image, Schema
+
+
+def write_samples(
+    answers: Mapping[str, Any],
+    schema: Schema,
+    given: Mapping[str, object],
+    out: Path,
+    question: str,
+    seed: int,
+) -> None:
+    """Write joint samples as a BIDS dataset: one synthetic participant per sample.
+
+    `participants.tsv` holds the asked scalars of every sample and the given ones. Raises
+    MetaVoxelError if `out` holds anything that is not such a dataset.
+    """
+    description = out / "dataset_description.json"
+    if out.exists() and any(out.iterdir()) and not description.is_file():
+        raise MetaVoxelError(f"{out} is not empty. Choose another --out, or empty it.")
+    drawn = {v: answers[v] for v in answers}
+    count = max((len(a.samples) for a in drawn.values()), default=0)
+    names = [f"sub-synth{i + 1:04d}" for i in range(count)]
+    for v, answer in drawn.items():
+        if v in schema.images:
+            _write_volumes(answer.samples, answer.affine, schema.images[v], names, out)
+    table = {v: drawn[v].samples for v in drawn if v in schema.scalars}
+    table |= {v: [x] * count for v, x in given.items() if v in schema.scalars}
+    _write_table(out / "participants.tsv", names, table)
+    _write_json(out / "participants.json", {v: _described(schema.scalars[v]) for v in table})
+    about = {
+        "Name": "MetaVoxel samples",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "metavoxel", "Description": f"{question} (seed {seed})"}],
+    }
+    _write_json(description, about)
+
+
+def write_images(samples: np.ndarray, affine: np.ndarray, out: Path, label: str) -> list[Path]:
+    """Write images (n, C, *grid) as label-01, label-02 ... in `out`; NIfTI in 3D, PNG in 2D."""
+    grid = Grid(tuple(samples.shape[2:]), affine)
+    suffix = "png" if samples.ndim == 4 else "nii.gz"
+    paths = [out / f"{label}-{i + 1:02d}.{suffix}" for i in range(len(samples))]
+    for path, sample in zip(paths, samples, strict=True):
+        write_image(sample, grid, path)
+    return paths
+
+
+def _write_volumes(
+    samples: np.ndarray, affine: np.ndarray, kind: Image, names: list[str], out: Path
+) -> None:
+    grid = Grid(tuple(samples.shape[2:]), affine)
+    entities = "".join(f"_{k}-{x}" for k, x in kind.entities.items())
+    suffix = "png" if kind.spatial_dims == 2 else "nii.gz"
+    for name, sample in zip(names, samples, strict=True):
+        write_image(sample, grid, out / name / "anat" / f"{name}{entities}_{kind.suffix}.{suffix}")
+
+
+def _described(kind: Any) -> dict[str, Any]:
+    if kind.kind == "categorical":
+        return {"Levels": {label: label for label in kind.labels}}
+    return {"Units": kind.unit} if kind.unit else {}
+
+
+def _write_table(path: Path, names: list[str], columns: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["participant_id", *columns])
+        for i, name in enumerate(names):
+            row = [x[i] for x in columns.values()]
+            writer.writerow([name, *(f"{x:.6g}" if isinstance(x, float) else x for x in row)])
+
+
+def _write_json(path: Path, data: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n")

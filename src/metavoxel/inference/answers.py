@@ -1,0 +1,122 @@
+"""What a question gives back: a distribution per asked variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metavoxel.errors import MetaVoxelError
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuousAnswer:
+    """A continuous variable's conditional distribution, in the variable's unit.
+
+    `point` is the answer of one network evaluation, E[variable | known], or None; `samples` (n,)
+    are draws from the conditional, perhaps none.
+    """
+
+    unit: str | None
+    samples: np.ndarray
+    point: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """The expectation: from one evaluation where the model allows it, else of the samples."""
+        return self.point if self.point is not None else float(self._drawn(1).mean())
+
+    @property
+    def std(self) -> float:
+        return float(self._drawn(2).std(ddof=1))
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """The central interval that holds the variable with probability `level`."""
+        if not 0 < level < 1:
+            raise MetaVoxelError(f"An interval's level lies between 0 and 1; {level} does not.")
+        low, high = np.quantile(self._drawn(2), [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def _drawn(self, least: int) -> np.ndarray:
+        if len(self.samples) < least:
+            raise MetaVoxelError(
+                f"The answer holds {len(self.samples)} samples; ask with samples={max(least, 32)}."
+            )
+        return self.samples
+
+    def summary(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"mean": self.mean, "unit": self.unit}
+        if len(self.samples) > 1:
+            out |= {"std": self.std, "interval_90": list(self.interval(0.9))}
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalAnswer:
+    """A categorical variable's conditional distribution.
+
+    `probabilities` come from one evaluation where the model allows it, else from the samples.
+    `samples` (n,) are drawn labels, perhaps none.
+    """
+
+    probabilities: dict[str, float]
+    samples: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def summary(self) -> dict[str, Any]:
+        return {"label": self.label, "probabilities": self.probabilities}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAnswer:
+    """Draws of an image: `samples` (n, channels, *grid) in [0, 1], and where the grid lies.
+
+    `affine` (4, 4) takes voxel indices to millimetres.
+    """
+
+    samples: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Voxelwise mean of the samples, (channels, *grid)."""
+        return self.samples.mean(0)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Voxelwise standard deviation of the samples, (channels, *grid)."""
+        return self.samples.std(0, ddof=1)
+
+    def summary(self) -> dict[str, Any]:
+        return {"samples": len(self.samples), "shape": list(self.samples.shape[1:])}
+
+
+Answer = ContinuousAnswer | CategoricalAnswer | ImageAnswer
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Mapping[str, Answer]):
+    """The answers to one question, by variable. Samples are joint: row i of each belongs together."""
+
+    variables: dict[str, Answer]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.variables:
+            raise MetaVoxelError(f'"{name}" was not asked; asked were {", ".join(self.variables)}.')
+        return self.variables[name]
+
+    def __iter__(self):
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers and text, ready for JSON."""
+        return {v: answer.summary() for v, answer in self.variables.items()}

@@ -1,0 +1,91 @@
+"""Ask a model for any conditional, in raw values; batches of records, any number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.diffusion.joint import State
+from metavoxel.inference.samplers import Condition, Watch, one_evaluation, sample
+from metavoxel.model import MetaVoxel
+
+_BATCH = 64  # records and samples that go through the network together
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Raw answers for n records, by variable.
+
+    `samples[name]` (n, samples, ...): continuous in their unit, categorical as label indices,
+    images in [0, 1]. `point[name]`: (n,) expectations of continuous variables and (n, K)
+    probabilities of categorical ones, from one evaluation; empty if the model cannot.
+    """
+
+    samples: dict[str, Tensor]
+    point: dict[str, Tensor]
+
+
+@torch.inference_mode()
+def ask(
+    model: MetaVoxel,
+    asked: Collection[str],
+    known: Mapping[str, Tensor],
+    n: int,
+    samples: int,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    watch: Watch | None = None,
+) -> Drawn:
+    """Answer one question about n records whose known raw values are given (n, ...) by variable.
+
+    The network is used as it is: put it in eval mode first (a loaded model is).
+    """
+    settings = settings or model.config.sampling
+    generator = torch.Generator().manual_seed(seed)
+    z0 = model.encode(known)
+    point: dict[str, Tensor] = {}
+    scalars = [v for v in asked if v in model.schema.scalars]
+    if settings.point == "one_evaluation" and scalars:
+        point = _point(model, scalars, z0, n, generator)
+    drawn: dict[str, Tensor] = {}
+    if samples:
+        repeated = {v: x.repeat_interleave(samples, 0) for v, x in z0.items()}
+        flat = _sampled(model, asked, repeated, n * samples, settings, generator, watch)
+        drawn = {v: x.unflatten(0, (n, samples)) for v, x in flat.items()}
+    return Drawn(drawn, point)
+
+
+def _point(
+    model: MetaVoxel, asked: Collection[str], z0: State, n: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    out: dict[str, list[Tensor]] = {v: [] for v in asked}
+    for rows in torch.arange(n).split(_BATCH):
+        known = {v: x[rows] for v, x in z0.items()}
+        condition = Condition(len(rows), known, device=model.device)
+        clean = one_evaluation(model, model.process, condition, asked, generator)
+        for v, z in clean.items():
+            out[v].append((model.decode({v: z})[v] if v in model.scalings else z).cpu())
+    return {v: torch.cat(parts) for v, parts in out.items()}
+
+
+def _sampled(
+    model: MetaVoxel,
+    asked: Collection[str],
+    z0: State,
+    n: int,
+    settings: SamplingConfig,
+    generator: torch.Generator,
+    watch: Watch | None,
+) -> dict[str, Tensor]:
+    parts: dict[str, list[Tensor]] = {v: [] for v in asked}
+    for rows in torch.arange(n).split(_BATCH):
+        known = {v: x[rows] for v, x in z0.items()}
+        condition = Condition(len(rows), known, device=model.device)
+        z = sample(model, model.process, condition, asked, settings, generator, watch)
+        for v, x in model.decode(z).items():
+            parts[v].append(x.cpu())
+    return {v: torch.cat(x) for v, x in parts.items()}

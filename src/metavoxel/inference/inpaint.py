@@ -1,0 +1,56 @@
+"""Fill in a part of an image given the rest of it, and any scalars (section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.inference.samplers import Condition, sample
+from metavoxel.model import MetaVoxel
+
+
+@torch.inference_mode()
+def inpaint(
+    model: MetaVoxel,
+    name: str,
+    image: Tensor,
+    mask: Tensor,
+    known: Mapping[str, Tensor],
+    samples: int,
+    seed: int,
+    settings: SamplingConfig,
+) -> Tensor:
+    """Draw the voxels under the mask, given the other voxels and the known raw values (1, ...).
+
+    image (C, *grid) in [0, 1]; mask (*grid), true where the image is to be filled. Returns
+    (samples, C, *grid); outside the mask they are the image itself, to the voxel.
+    """
+    z0 = model.encode({name: image[None]})[name]
+    held = held_latents(mask, z0.shape[2:]).to(z0.device)
+    condition = Condition(
+        samples,
+        {v: x.repeat_interleave(samples, 0) for v, x in model.encode(known).items()},
+        {name: (z0.expand(samples, *z0.shape[1:]), held)},
+        model.device,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    z = sample(model, model.process, condition, [name], settings, generator)
+    filled = model.decode(z)[name].cpu()
+    return torch.where(mask, filled, image)
+
+
+def held_latents(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Which latents (1, 1, *grid) no masked voxel has reached.
+
+    A latent is a window onto its voxels and some around them, so the mask grows by one latent.
+    """
+    masked = mask.float()[None, None]
+    pool = F.adaptive_max_pool3d if mask.ndim == 3 else F.adaptive_max_pool2d
+    grow = F.max_pool3d if mask.ndim == 3 else F.max_pool2d
+    small = pool(masked, grid)
+    coarse = any(m != g for m, g in zip(mask.shape, grid, strict=True))
+    return (grow(small, 3, stride=1, padding=1) if coarse else small) == 0

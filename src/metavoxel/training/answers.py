@@ -1,0 +1,119 @@
+"""Held-out answers during training: does every scalar still learn?
+
+Joint models are known to let the scalars collapse while the image still learns, and the loss does
+not show it. So the model is asked, now and then, for every scalar given the images of the
+validation records, and the answers are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from metavoxel.inference.ask import ask
+from metavoxel.model import MetaVoxel
+from metavoxel.training.config import JointTraining
+from metavoxel.training.examples import Examples
+
+
+class HeldOutAnswers(Callback):
+    """Logs, per scalar: error of the point answer, CRPS, and sampled over squared-error variance.
+
+    Stands before the averaging callback in the list: the averaged weights are asked.
+    """
+
+    def __init__(self, settings: JointTraining) -> None:
+        self.settings = settings
+        self.validations = 0
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validations += 1
+        if self.settings.answer_samples == 0 or self.validations % self.settings.answers_every:
+            return
+        module: Any = pl_module
+        scores = held_out_scores(
+            module.model,
+            module.validation_examples[0],
+            self.settings.answer_samples,
+            self.settings.answer_steps,
+        )
+        for v, values in scores.items():
+            for measure, value in values.items():
+                pl_module.log(f"answers/{v}/{measure}", value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validations = state_dict["validations"]
+
+
+def held_out_scores(
+    model: MetaVoxel, examples: Examples, samples: int, steps: int
+) -> dict[str, dict[str, float]]:
+    """Ask for all scalars given the images; score them against what was recorded.
+
+    Continuous: `mae` and `crps` in the variable's unit, `calibration` = variance of the samples
+    over squared error of their mean, corrected for their number, 1 when calibrated. Categorical:
+    `accuracy`, `log_loss` (of the sampled frequencies, one added to each label).
+    """
+    imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
+    rows = imaged.nonzero().flatten()
+    if not len(rows):
+        return {}
+    z0, observed = examples.batch(rows, torch.zeros_like(rows))
+    known = {v: model.decode({v: z0[v].to(model.device)})[v] for v in model.schema.images}
+    settings = model.config.sampling.model_copy(update={"steps": steps})
+    asked = [*model.schema.scalars]
+    drawn = ask(model, asked, known, len(rows), samples, seed=0, settings=settings)
+    truth = model.decode({v: z0[v] for v in asked})
+    return {
+        v: _score(v, model, truth[v], drawn.samples[v], drawn.point, observed[v])
+        for v in asked
+        if bool(observed[v].any())
+    }
+
+
+def _score(
+    name: str,
+    model: MetaVoxel,
+    truth: Tensor,
+    samples: Tensor,
+    point: Mapping[str, Tensor],
+    observed: Tensor,
+) -> dict[str, float]:
+    truth, samples = truth[observed], samples[observed]
+    if name in model.scalings:
+        centre = point[name][observed] if name in point else samples.mean(1)
+        n = samples.shape[1]
+        squared = (samples.mean(1) - truth).square().mean()
+        return {
+            "mae": float((centre - truth).abs().mean()),
+            "crps": float(crps(samples, truth).mean()),
+            "calibration": float(samples.var(1).mean() * (1 + 1 / n) / squared) if n > 1 else 0.0,
+        }
+    labels = len(model.labels[name].labels)
+    counts = torch.nn.functional.one_hot(samples.long(), labels).sum(1).double() + 1
+    probabilities = counts / counts.sum(1, keepdim=True)
+    best = point[name][observed] if name in point else counts
+    chosen = probabilities.gather(1, truth[:, None].long())
+    return {
+        "accuracy": float((best.argmax(1) == truth).double().mean()),
+        "log_loss": float(-chosen.log().mean()),
+    }
+
+
+def crps(samples: Tensor, truth: Tensor) -> Tensor:
+    """Continuous ranked probability score of samples (n, m) against truth (n,), shape (n,).
+
+    The unbiased estimator E|X - y| - E|X - X'| / 2 (Gneiting and Raftery, 2007, Eq. 21).
+    """
+    m = samples.shape[1]
+    near = (samples - truth[:, None]).abs().mean(1)
+    pairs = (samples[:, :, None] - samples[:, None, :]).abs().sum((1, 2))
+    return near - pairs / (2 * m * max(1, m - 1))

@@ -1,0 +1,136 @@
+"""What a model folder says about itself: card, calibration, self-test, preprocessing, split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import metavoxel
+from metavoxel.data.bids import Cohort
+from metavoxel.data.splits import Split
+from metavoxel.inference.selftest import selftest_record
+from metavoxel.model import MetaVoxel
+from metavoxel.training.answers import held_out_scores
+from metavoxel.training.config import RunConfig
+from metavoxel.training.examples import Examples
+
+_CALIBRATION_SAMPLES, _CALIBRATION_STEPS = 32, 25
+
+
+def model_files(
+    model: MetaVoxel,
+    config: RunConfig,
+    parts: Mapping[str, Cohort],
+    split: Split,
+    examples: Mapping[str, Examples],
+    run: Path,
+) -> dict[str, str]:
+    """The text files that go into the model folder beside its weights."""
+    scores = _calibration(model, examples["validation"])
+    return {
+        "calibration.json": _json(scores),
+        "selftest.json": _json(selftest_record(model)),
+        "preprocessing.json": _json(_preprocessing(model, parts["train"])),
+        "split.json": (run / "split.json").read_text(),
+        "training.yaml": yaml.safe_dump(
+            config.model_dump(mode="json", by_alias=True), sort_keys=False
+        ),
+        "README.md": _card(model, parts, scores),
+    }
+
+
+def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
+    """Scores of the answers given the images, on the validation split."""
+    scores = (
+        held_out_scores(model, examples, _CALIBRATION_SAMPLES, _CALIBRATION_STEPS)
+        if len(examples)
+        else {}
+    )
+    return {
+        "split": "validation",
+        "records": len(examples),
+        "question": f"{', '.join(model.schema.scalars)} | {', '.join(model.schema.images)}",
+        "samples": _CALIBRATION_SAMPLES,
+        "steps": _CALIBRATION_STEPS,
+        "scores": scores,
+    }
+
+
+def _preprocessing(model: MetaVoxel, cohort: Cohort) -> dict[str, Any]:
+    """What shaped the voxels, as far as the files declare it, and how they look on the grid."""
+    declared = cohort.root / "dataset_description.json"
+    description = json.loads(declared.read_text()) if declared.is_file() else {}
+    return {
+        "images": {v: kind.model_dump(mode="json") for v, kind in model.schema.images.items()},
+        "orientation": "RAS",
+        "intensity": "0 to 0, 99.5th percentile of the positive voxels to 1, clipped",
+        "generated_by": description.get("GeneratedBy", []),
+    }
+
+
+def _card(model: MetaVoxel, parts: Mapping[str, Cohort], scores: Mapping[str, Any]) -> str:
+    """The model card, in Markdown."""
+    rows = "\n".join(
+        f"| {v} | {kind.kind} | {_domain(kind)} | {_count(parts['train'], v)} |"
+        for v, kind in model.schema.variables.items()
+    )
+    measured = "\n".join(
+        f"| {v} | {', '.join(f'{k} {x:.3g}' for k, x in values.items())} |"
+        for v, values in scores["scores"].items()
+    )
+    weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
+    return f"""# MetaVoxel model
+
+A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {metavoxel.__version__}.
+It answers any question about these variables from any subset of them:
+
+    metavoxel ask THIS_FOLDER "{next(iter(model.schema.scalars), "image")} | {next(iter(model.schema.images))}=scan.nii.gz"
+
+**Not a medical device.** For research only. It answers for scans prepared like its training data
+(preprocessing.json) from people like its training cohort, and for no others.
+
+## Data
+{len(parts["train"].subjects)} subjects to train, {len(parts["validation"].subjects)} to validate
+({len(parts["train"].records)} and {len(parts["validation"].records)} records). The subjects of
+each split are in split.json; the test subjects were never used.
+
+| variable | kind | range or labels | observed in training |
+|---|---|---|---|
+{rows}
+
+## Measured on the validation split
+All scalars asked given the images, {scores["samples"]} samples, {scores["steps"]} steps, on
+{scores["records"]} records. The epoch was chosen on the same records, so read these as optimistic.
+
+| variable | scores |
+|---|---|
+{measured}
+
+## Limits
+- {weights:.1f} M weights trained on {len(parts["train"].subjects)} people: with few people it
+  overfits.
+- Memorisation of training images has not been measured for this model: do not share generated
+  images of private cohorts before it has been.
+- Training settings are in training.yaml and config.yaml; what the paper leaves open is stated there.
+"""
+
+
+def _domain(kind: Any) -> str:
+    if kind.kind == "image":
+        return f"{'x'.join(map(str, kind.shape))} at {'x'.join(f'{s:g}' for s in kind.spacing)} mm"
+    if kind.kind == "continuous":
+        low_high = f"{kind.range[0]:g} to {kind.range[1]:g}" if kind.range else "from the data"
+        return f"{low_high} {kind.unit or ''}".strip()
+    return ", ".join(kind.labels)
+
+
+def _count(cohort: Cohort, name: str) -> int:
+    return sum(name in record.values for record in cohort.records)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2) + "\n"

@@ -1,0 +1,76 @@
+"""Keeping a run whole: checkpoints that are never half-written, the best weights, their average."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from safetensors.torch import save_file
+from torch import Tensor
+
+from metavoxel.files import atomic_write
+
+
+class AtomicCheckpoint(Callback):
+    """Saves everything every `every` steps to one file, written under another name and renamed.
+
+    A kill at any moment leaves the last whole checkpoint. Lightning saves weights, optimisers,
+    schedules, loops and callbacks; nothing else has state (see seeds.py).
+    """
+
+    def __init__(self, path: Path, every: int, step_of: Callable[[L.LightningModule], int]) -> None:
+        self.path, self.every, self.step_of = path, every, step_of
+        self.saved = -1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        step = self.step_of(pl_module)
+        if step != self.saved and step % self.every == 0:
+            self.saved = step
+            with atomic_write(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+
+
+class BestWeights(Callback):
+    """Keeps the averaged weights with the lowest validation loss ("validation picks the epoch").
+
+    Stands before the averaging callback in the list: it must see the averaged weights, which that
+    callback swaps in for validation and out again at its end.
+    """
+
+    def __init__(self, folder: Path, monitor: str = "validation/loss") -> None:
+        self.weights, self.score = folder / "best.safetensors", folder / "best.json"
+        self.monitor, self.best = monitor, float("inf")
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        value = float(trainer.callback_metrics.get(self.monitor, torch.tensor(float("nan"))))
+        if trainer.sanity_checking or not value < self.best or not trainer.is_global_zero:
+            return
+        self.best = value
+        weights = pl_module.denoiser.state_dict()  # type: ignore[union-attr]
+        with atomic_write(self.weights) as temporary:
+            save_file({k: x.detach().cpu().clone() for k, x in weights.items()}, temporary)
+        with atomic_write(self.score) as temporary:
+            temporary.write_text(json.dumps({"step": trainer.global_step, self.monitor: value}))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+
+def averaging(decay: float) -> WeightAveraging:
+    """Lightning's weight averaging, exponential with a warm-up as in the EMA of the DDPM code."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        n = float(count)
+        return averaged.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return WeightAveraging(avg_fn=average)

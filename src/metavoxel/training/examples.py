@@ -1,0 +1,176 @@
+"""A cohort as tensors: what the two training stages read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metavoxel.data.bids import Cohort
+from metavoxel.data.images import read_scan
+from metavoxel.encoding.scalars import LinearScaling, fit_scaling, label_indices
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files import atomic_write
+from metavoxel.model import MetaVoxel
+from metavoxel.schema import Image, Schema
+from metavoxel.training.augment import Augmentation, augment
+from metavoxel.training.seeds import generator
+
+Progress = Callable[[int, int], None]  # (done, of)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Encoded records. Images have an axis of augmented copies in front: (copies, N, c, ...).
+
+    `z0[name]` is (N, k) for scalars; `observed[name]` (N,) bool. What is missing is zero.
+    """
+
+    images: dict[str, Tensor]
+    scalars: dict[str, Tensor]
+    observed: dict[str, Tensor]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Examples:
+        return self  # never changes; copying a module that reads it must not copy a cohort
+
+    def __len__(self) -> int:
+        return len(next(iter(self.observed.values())))
+
+    def batch(self, rows: Tensor, copies: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """z_0 and observed of the rows (B,), each image in its copy (B,)."""
+        z0 = {v: x[copies % len(x), rows].float() for v, x in self.images.items()}
+        z0 |= {v: x[rows] for v, x in self.scalars.items()}
+        return z0, {v: x[rows] for v, x in self.observed.items()}
+
+
+def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: Progress) -> Tensor:
+    """Every record's image on the schema's grid, (N, C, *grid) uint8, kept at `path`.
+
+    Missing images are zero. 8 bits are what the training needs and the memory of ten thousand scans
+    allows; the file is memory-mapped, not loaded. It is read again when the cohort changes.
+    """
+    shape = (len(cohort.records), image.channels, *image.shape)
+    key = [str(image), *(f"{r.id} {r.values.get(name)}" for r in cohort.records)]
+    if not _is_current(path, key):
+        with atomic_write(path) as temporary:
+            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            for i, record in enumerate(cohort.records):
+                if name in record.values:
+                    scan = read_scan(Path(record.values[name]), image)
+                    out[i] = np.round(scan.array * 255).astype(np.uint8)
+                progress(i + 1, len(cohort.records))
+            out.flush()
+            del out
+        _mark_current(path, key)
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def scalings(schema: Schema, cohort: Cohort) -> dict[str, LinearScaling]:
+    """The linear scaling of every continuous variable, fitted on the cohort (the training split)."""
+    out = {}
+    for v, kind in schema.continuous.items():
+        values = [float(r.values[v]) for r in cohort.records if v in r.values]
+        if not values:
+            raise MetaVoxelError(f'No training subject has a value for "{v}". Remove it from the schema.')
+        out[v] = fit_scaling(torch.tensor(values, dtype=torch.float64), kind.range)
+    return out
+
+
+def encode_cohort(
+    model: MetaVoxel,
+    cohort: Cohort,
+    volumes: dict[str, Tensor],
+    copies: int,
+    augmentation: Augmentation,
+    seed: int,
+    cache: Path,
+    progress: Progress,
+) -> Examples:
+    """Encode every variable of every record once; images `copies` times, all but the first
+    augmented. Latents are kept in `cache` and reused while model and cohort stay the same."""
+    cache.mkdir(parents=True, exist_ok=True)
+    observed, scalars, images = {}, {}, {}
+    for v in model.schema:
+        observed[v] = torch.tensor([v in r.values for r in cohort.records])
+    for v in model.schema.scalars:
+        scalars[v] = _encode_scalar(model, cohort, v, observed[v])
+    for v, image in model.schema.images.items():
+        key = [
+            _fingerprint(model.autoencoders[v]),
+            augmentation.model_dump_json(),
+            f"{seed} {copies}",
+            *(f"{r.id} {r.values.get(v)}" for r in cohort.records),
+        ]
+        path = cache / f"latents-{v}.npy"
+        if not _is_current(path, key):
+            shape = (copies, len(cohort.records), *model.process.shapes[v])
+            with atomic_write(path) as temporary:
+                out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                latents = _latents(model, v, image, volumes[v], copies, augmentation, seed)
+                for i, (copy, rows, z) in enumerate(latents):
+                    out[copy, rows] = z.cpu().numpy()
+                    progress(i + 1, copies * -(-len(volumes[v]) // _CHUNK))
+                out.flush()
+                del out
+            _mark_current(path, key)
+        images[v] = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return Examples(images, scalars, observed)
+
+
+_CHUNK = 8  # volumes encoded at once
+
+
+def _latents(
+    model: MetaVoxel,
+    name: str,
+    image: Image,
+    volumes: Tensor,
+    copies: int,
+    augmentation: Augmentation,
+    seed: int,
+) -> Iterator[tuple[int, slice, Tensor]]:
+    for copy in range(copies):
+        for start in range(0, len(volumes), _CHUNK):
+            rows = slice(start, min(start + _CHUNK, len(volumes)))
+            x = volumes[rows].float() / 255
+            if copy > 0:
+                draw = generator(seed, 4, copy, start)
+                x = augment(x, image.spacing, augmentation, draw)
+            yield copy, rows, model.encode({name: x})[name]
+
+
+def _encode_scalar(model: MetaVoxel, cohort: Cohort, name: str, observed: Tensor) -> Tensor:
+    kind = model.schema.scalars[name]
+    labels = getattr(kind, "labels", None)
+    missing = labels[0] if labels else 0.0
+    values = [r.values.get(name, missing) for r in cohort.records]
+    raw = label_indices(labels, [str(x) for x in values]) if labels else torch.tensor(values)
+    z0 = model.encode({name: raw.double()})[name].cpu()
+    return torch.where(observed[:, None], z0, torch.zeros_like(z0))
+
+
+def _fingerprint(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_current(path: Path, key: list[str]) -> bool:
+    mark = path.with_suffix(".json")
+    return path.is_file() and mark.is_file() and json.loads(mark.read_text()) == _digest(key)
+
+
+def _mark_current(path: Path, key: list[str]) -> None:
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(_digest(key)))
+
+
+def _digest(key: list[str]) -> str:
+    return hashlib.sha256("\n".join(key).encode()).hexdigest()

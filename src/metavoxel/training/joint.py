@@ -1,0 +1,117 @@
+"""The joint stage as a Lightning module: Eq. 5 on cached encodings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from metavoxel.model import MetaVoxel
+from metavoxel.training.config import JointTraining
+from metavoxel.training.examples import Examples
+from metavoxel.training.seeds import generator, mixed, rows_of_step
+
+
+class Steps(Dataset[int]):
+    """As many items as an epoch has steps; a step makes its own batch from its number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> int:
+        return i
+
+
+class JointModule(L.LightningModule):
+    """Trains the denoiser of a model whose encoders are frozen.
+
+    An epoch is the steps between two validations. The batch, times and noise of step k are drawn
+    from (seed, k), so that a resumed run is bit-identical to one never interrupted.
+    """
+
+    def __init__(
+        self,
+        model: MetaVoxel,
+        training: Examples,
+        validation: Examples,
+        settings: JointTraining,
+        seed: int,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.denoiser = model.denoiser  # the only weights that are trained, averaged and saved
+        self._model = (model,)  # in a tuple: not a submodule, so the frozen encoders stay out
+        self.training_examples, self.validation_examples = (training,), (validation,)
+        self.settings, self.seed, self.bf16 = settings, seed, bf16
+
+    @property
+    def model(self) -> MetaVoxel:
+        return self._model[0]
+
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+        s = self.settings
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay
+        )
+
+        def rate(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
+            return warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / s.steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(Steps(self.settings.validate_every), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader(Steps(self.settings.validation_draws), batch_size=None)
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        step, rank, world = self.global_step, self.global_rank, self.trainer.world_size
+        torch.manual_seed(mixed(self.seed, 1, step, rank))  # dropout
+        draw = generator(self.seed, 2, step, rank)
+        examples, size = self.training_examples[0], self.settings.batch_size
+        rows = rows_of_step(len(examples), size, step, self.seed, rank, world)
+        copies = torch.randint(2**31, (size,), generator=draw)
+        loss, parts = self._loss(examples, rows, copies, draw)
+        self._log("train", loss, parts, size)
+        return loss
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Eq. 5 on every validation record, with the draws of (t, noise) fixed once for all."""
+        examples = self.validation_examples[0]
+        rows = torch.arange(len(examples))
+        for first in rows.split(self.settings.batch_size):
+            draw = generator(self.seed, 3, batch_idx, int(first[0]))
+            copies = torch.zeros(len(first), dtype=torch.long)
+            loss, parts = self._loss(examples, first, copies, draw)
+            self._log("validation", loss, parts, len(first))
+
+    def _loss(
+        self, examples: Examples, rows: Tensor, copies: Tensor, draw: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        z0, observed = examples.batch(rows, copies)
+        z0 = {v: x.to(self.device) for v, x in z0.items()}
+        observed = {v: x.to(self.device) for v, x in observed.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model.loss(z0, observed, draw)
+
+    def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
+        on_epoch = stage == "validation"
+        self.log(
+            f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch
+        )
+        for v, part in parts.items():
+            if part.isfinite():
+                self.log(f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch)

@@ -1,0 +1,245 @@
+"""Training, from a BIDS folder to a model folder, in one call that can be killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from metavoxel.data.bids import Cohort, check_trainable, read_cohort
+from metavoxel.data.infer import infer_schema
+from metavoxel.data.splits import Split, read_split, write_split
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files import atomic_write
+from metavoxel.model import MetaVoxel, load_model, save_model
+from metavoxel.schema import Schema
+from metavoxel.training.answers import HeldOutAnswers
+from metavoxel.training.autoencoder import AutoencoderModule, fit_statistics
+from metavoxel.training.card import model_files
+from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
+from metavoxel.training.config import RunConfig
+from metavoxel.training.examples import Examples, encode_cohort, read_volumes, scalings
+from metavoxel.training.joint import JointModule
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run keeps its state: beside the model folder, so that the model appears whole."""
+
+    model: Path
+
+    @property
+    def run(self) -> Path:
+        return self.model.with_name(self.model.name + ".training")
+
+    @property
+    def cache(self) -> Path:
+        return self.run / "cache"
+
+
+def train(
+    bids: Path,
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    autoencoder: Path | None = None,
+    console: Console | None = None,
+) -> MetaVoxel:
+    """Train a model on a BIDS folder and write it to `out`.
+
+    State is kept in `out`.training until the run is done, and after it for its logs. `autoencoder`
+    is a model folder whose frozen autoencoder is used instead of training one. Raises
+    MetaVoxelError for anything wrong with the data, the configuration or the folders.
+    """
+    console = console or Console(stderr=True)
+    folders = Folders(Path(out))
+    schema = config.variables or infer_schema(bids, config.resolution)
+    config = config.model_copy(update={"variables": schema})
+    _open_run(folders, config, resume)
+    cohort = read_cohort(bids, schema)
+    for warning in cohort.warnings:
+        console.print(f"[yellow]Warning:[/] {warning}")
+    split = _split(folders, config, cohort)
+    parts = _parts(cohort, split, config)
+    check_trainable(parts["train"])
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    torch.manual_seed(config.training.seed)
+    model = MetaVoxel(schema, config.model, scalings(schema, parts["train"]))
+    volumes = _volumes(folders, parts, schema, console)
+    _autoencoder_stage(model, config, folders, volumes, autoencoder, console)
+    examples = _encode(model, config, folders, parts, volumes, console)
+    _joint_stage(model, config, folders, examples, console)
+    save_model(model, folders.model, model_files(model, config, parts, split, examples, folders.run))
+    console.print(f"Model written to {folders.model}")
+    return model
+
+
+def _open_run(folders: Folders, config: RunConfig, resume: bool) -> None:
+    """Create or reopen the run's folder; a run is only ever continued under its own settings."""
+    settings = folders.run / "run.yaml"
+    text = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+    if not resume:
+        if folders.model.exists():
+            raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
+        if settings.exists():
+            raise MetaVoxelError(
+                f"{folders.run} holds an unfinished run. Continue it with --resume, or remove it."
+            )
+        folders.cache.mkdir(parents=True, exist_ok=True)
+        with atomic_write(settings) as temporary:
+            temporary.write_text(text)
+    elif not settings.exists():
+        raise MetaVoxelError(f"{folders.run}: there is no run to resume. Leave out --resume.")
+    elif settings.read_text() != text:
+        raise MetaVoxelError(
+            f"{settings} differs from the configuration given. Resume with the same settings, or "
+            "start a new run."
+        )
+
+
+def _split(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
+    path = folders.run / "split.json"
+    if path.exists():
+        return read_split(path)
+    split = config.training.split.make(cohort.subjects)
+    write_split(split, path)
+    return split
+
+
+def _parts(cohort: Cohort, split: Split, config: RunConfig) -> dict[str, Cohort]:
+    training = cohort.only(split.train)
+    if config.training.complete_rows_only:
+        rows = [r.subject for r in training.records if all(v in r.values for v in cohort.schema)]
+        if not rows:
+            raise MetaVoxelError("No training record is complete; set complete_rows_only to false.")
+        training = training.only(rows)
+    return {"train": training, "validation": cohort.only(split.validation)}
+
+
+def _volumes(
+    folders: Folders, parts: dict[str, Cohort], schema: Schema, console: Console
+) -> dict[str, dict[str, Tensor]]:
+    out: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+    for part, cohort in parts.items():
+        for v, image in schema.images.items():
+            path = folders.cache / f"volumes-{part}-{v}.npy"
+            with _bar(console, f"Reading {v} ({part})") as tick:
+                out[part][v] = read_volumes(cohort, v, image, path, tick)
+    return out
+
+
+def _autoencoder_stage(
+    model: MetaVoxel,
+    config: RunConfig,
+    folders: Folders,
+    volumes: dict[str, dict[str, Tensor]],
+    given: Path | None,
+    console: Console,
+) -> None:
+    """Train, take over or reload every image's autoencoder; leave it frozen, with its statistics."""
+    done = folders.run / "autoencoder.safetensors"
+    if not done.exists():
+        if given is not None:
+            _take_over(model, given)
+        for v, encoder in model.autoencoders.items():
+            seen = {p: _observed(x[v]) for p, x in volumes.items()}
+            if given is None and encoder.factor > 1:
+                _train_autoencoder(encoder, seen, config, folders, v, model, console)
+            fit_statistics(encoder, seen["train"])
+        with atomic_write(done) as temporary:
+            save_file(model.autoencoders.state_dict(), temporary)
+    model.autoencoders.load_state_dict(load_file(done))
+    model.autoencoders.eval().requires_grad_(False)
+
+
+def _train_autoencoder(
+    encoder: torch.nn.Module,
+    volumes: dict[str, Tensor],
+    config: RunConfig,
+    folders: Folders,
+    name: str,
+    model: MetaVoxel,
+    console: Console,
+) -> None:
+    settings = config.training.autoencoder
+    module = AutoencoderModule(
+        encoder,
+        volumes["train"],
+        volumes["validation"],
+        model.schema.images[name].spacing,
+        settings,
+        config.training.seed,
+    )
+    console.print(f"Autoencoder of {name}: {settings.steps} steps")
+    folder = folders.run / f"autoencoder-{name}"
+    checkpoint = AtomicCheckpoint(folder / "last.ckpt", 50, lambda m: int(m.step_count))
+    _fit(module, folder, [checkpoint], settings.steps * 2, config, None)
+
+
+def _joint_stage(
+    model: MetaVoxel,
+    config: RunConfig,
+    folders: Folders,
+    examples: dict[str, Examples],
+    console: Console,
+) -> None:
+    settings, folder = config.training.joint, folders.run / "joint"
+    module = JointModule(
+        model,
+        examples["train"],
+        examples["validation"],
+        settings,
+        config.training.seed,
+        config.training.precision == "bf16",
+    )
+    weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
+    console.print(f"Joint stage: {settings.steps} steps, {weights:.1f} M weights")
+    callbacks: list[Callback] = [
+        HeldOutAnswers(settings),
+        BestWeights(folder),
+        averaging(settings.ema_decay),
+        AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
+    ]
+    model.eval()
+    _fit(module, folder, callbacks, settings.steps, config, settings.gradient_clip)
+    best = folder / "best.safetensors"
+    if best.exists():
+        model.denoiser.load_state_dict(load_file(best))
+    model.eval()
+
+
+def _fit(
+    module: L.LightningModule,
+    folder: Path,
+    callbacks: list[Callback],
+    steps: int,
+    config: RunConfig,
+    clip: float | None,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / "last.ckpt"
+    trainer = L.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="auto",
+        logger=TensorBoardLogger(folder.parent, name=folder.name, version="logs"),
+        callbacks=[*callbacks, RichProgressBar(leave=False)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=clip,
+        log_every_n_steps=20,
+    )
+    trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=False)
