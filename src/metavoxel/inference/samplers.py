@@ -36,7 +36,7 @@ class Condition:
     n: int
     known: State = field(default_factory=dict)
     held: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
@@ -87,10 +87,19 @@ def one_evaluation(
     The known are at t = 0, everything else at t = T: the prediction of z_0 there is the conditional
     expectation itself (PAPER.md, "What we measured", 3). Needs zero terminal SNR.
     """
-    z = _on(process.prior(condition.n, generator), condition.device) | condition.known
-    t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
+    z, t = _corner(process, condition, generator)
     predictions = denoise(z, t, asked)
     return {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in asked}
+
+
+def _corner(
+    process: JointProcess, condition: Condition, generator: torch.Generator
+) -> tuple[State, Times]:
+    """The state every question starts from: the known clean at t = 0, all others noise at T."""
+    t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
+    z = _on(process.prior(condition.n, generator), condition.device)
+    # q(z_0 | z_0) is z_0 itself, in the states of its process: K labels and perhaps a mask.
+    return z | _forward_from_clean(process, condition.known, t, generator), t
 
 
 def _exact(
@@ -103,11 +112,9 @@ def _exact(
     watch: Watch | None,
 ) -> State:
     grids = {
-        v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing)
-        for v in asked
+        v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing) for v in asked
     }
-    z = _on(process.prior(condition.n, generator), condition.device) | condition.known
-    t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
+    z, t = _corner(process, condition, generator)
     for i in range(max(map(len, grids.values())) - 1):
         # A shorter grid (few distinct times) waits at T, so that all arrive at 0 together.
         late = {v: i - (max(map(len, grids.values())) - len(g)) for v, g in grids.items()}
