@@ -59,7 +59,7 @@ class CategoricalProcess:
         return self._draw(self.stationary(noise).expand_as(noise), noise)
 
     def noised(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Draw z_t ~ q(z_t | z_0). Shapes: z0 (B, K), t (B,), noise (B, states); out (B, states)."""
+        """Draw z_t ~ q(z_t | z_0). Shapes: z0 (B, K), t (B,), noise and z_t (B, states)."""
         return self._draw(self.marginal(z0, t), noise)
 
     def marginal(self, z0: Tensor, t: Tensor) -> Tensor:

@@ -23,12 +23,17 @@ class ScheduleConfig(Strict):
     """The Gaussian noise schedule (Eq. 1)."""
 
     kind: Literal["linear", "scaled_linear", "cosine"] = Field(
-        "scaled_linear", description="how beta grows; the paper leaves it open, LDM uses this one"
+        default="scaled_linear",
+        description="how beta grows; the paper leaves it open, LDM uses this one",
     )
-    beta_start: float = Field(0.0015, gt=0, lt=1, description="beta at t = 1 (not for cosine)")
-    beta_end: float = Field(0.0205, gt=0, lt=1, description="beta at t = T (not for cosine)")
+    beta_start: float = Field(
+        default=0.0015, gt=0, lt=1, description="beta at t = 1 (not for cosine)"
+    )
+    beta_end: float = Field(
+        default=0.0205, gt=0, lt=1, description="beta at t = T (not for cosine)"
+    )
     zero_terminal_snr: bool = Field(
-        True, description="rescale so that nothing of the data is left at T; needs x0 or v"
+        default=True, description="rescale so that nothing of the data is left at T; needs x0 or v"
     )
 
     def build(self, T: int) -> Schedule:  # noqa: N803
@@ -62,13 +67,22 @@ class CornerTimesConfig(Strict):
 
     kind: Literal["corners"] = "corners"
     known_fields: float = Field(
-        0.5, ge=0, le=1, description="share of the batches whose images are known, clean at t = 0"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the batches whose images are known, clean at t = 0",
     )
     absent_fields: float = Field(
-        0.1, ge=0, le=1, description="share of the unknown images that are marginalised, at t = T"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the unknown images that are marginalised, at t = T",
     )
     corner: float = Field(
-        0.5, ge=0, le=1, description="share of the records whose unknown scalars are all at t = T"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the records whose unknown scalars are all at t = T",
     )
 
     def build(self) -> TimeSampler:
@@ -83,16 +97,16 @@ TimesConfig = Annotated[
 class DiffusionConfig(Strict):
     """The joint process (Eq. 1-5)."""
 
-    T: int = Field(1000, ge=2, description="number of time steps")
+    T: int = Field(default=1000, ge=2, description="number of time steps")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     image_prediction: Prediction = Field(
-        "v", description="what the network says of an image: epsilon (the paper), x0 or v"
+        default="v", description="what the network says of an image: epsilon (the paper), x0 or v"
     )
     continuous_prediction: Prediction = Field(
-        "v", description="what it says of a continuous variable; at t = T, v is -x0"
+        default="v", description="what it says of a continuous variable; at t = T, v is -x0"
     )
     categorical_kernel: Kernel = Field(
-        "uniform", description="D3PM kernel: uniform (Eq. 4) or absorbing (a mask state)"
+        default="uniform", description="D3PM kernel: uniform (Eq. 4) or absorbing (a mask state)"
     )
     times: TimesConfig = Field(
         default_factory=CornerTimesConfig, description="which times training sees"
@@ -103,29 +117,31 @@ class SamplingConfig(Strict):
     """How questions are answered, unless the caller says otherwise."""
 
     conditioner: Literal["exact", "repaint"] = Field(
-        "exact",
+        default="exact",
         description="known variables clean at their own t = 0 (exact), or overwritten with their "
         "noised values at a shared t (repaint, Eq. 3)",
     )
     steps: int = Field(
-        50,
+        default=50,
         ge=1,
         description="reverse steps from T to 0: DDIM for Gaussian variables, k-step for "
         "categorical ones (50 steps of T = 1000 are the paper's k = 20)",
     )
     spacing: Literal["uniform", "angle"] = Field(
-        "angle",
+        default="angle",
         description="steps equal in t (uniform), or in the angle arccos sqrt(alpha_bar) (angle)",
     )
-    eta: float = Field(0.0, ge=0, le=1, description="0 is DDIM, 1 is ancestral sampling (DDPM)")
+    eta: float = Field(
+        default=0.0, ge=0, le=1, description="0 is DDIM, 1 is ancestral sampling (DDPM)"
+    )
     resamplings: int = Field(
-        1, ge=1, description="RePaint's repetitions of every step; 1 is plain overwriting"
+        default=1, ge=1, description="RePaint's repetitions of every step; 1 is plain overwriting"
     )
     samples: int = Field(
-        32, ge=1, description="samples behind the spread of an answer; the paper takes 3"
+        default=32, ge=1, description="samples behind the spread of an answer; the paper takes 3"
     )
     point: Literal["one_evaluation", "samples"] = Field(
-        "one_evaluation",
+        default="one_evaluation",
         description="point answers from one network evaluation, or from the mean / majority of "
         "the samples (the paper)",
     )

@@ -57,7 +57,7 @@ class GaussianProcess:
         return {"epsilon": noise, "x0": z0, "v": signal * noise - spread * z0}[self.prediction]
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the target, mean over all but the batch axis, in units of its variance."""
+        """Squared error of the target, mean over all but the batch, in units of its variance."""
         error = (prediction - self.target(z0, t, noise)).square().flatten(1).mean(1)
         return error / self.target_variance(t)
 

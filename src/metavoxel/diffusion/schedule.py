@@ -66,7 +66,7 @@ def cosine(T: int, offset: float = 0.008) -> Schedule:  # noqa: N803
 
 
 def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """Shift and scale sqrt(alpha_bar) so that nothing of z_0 is left at T (Lin et al., 2024, Alg. 1).
+    """Shift and scale sqrt(alpha_bar) until nothing of z_0 is left at T (Lin et al., 2024, Alg. 1).
 
     The first step keeps its noise; only alpha_bar(T) = 0 is new. Needed for answers in one
     evaluation: the network's prediction at T is then a function of the known variables alone.

@@ -33,7 +33,7 @@ class TimeSampler(Protocol):
 
 
 def uniform_times(n: int, T: int, generator: torch.Generator | None) -> Tensor:  # noqa: N803
-    """Uniform over 1 ... T, stratified over the batch (Kingma et al., 2021) to lower the variance."""
+    """Uniform over 1 ... T, stratified over the batch for low variance (Kingma et al., 2021)."""
     offset = torch.rand((), generator=generator)
     order = torch.randperm(n, generator=generator)
     u = (offset + order / n) % 1
