@@ -1,0 +1,183 @@
+"""The Gaussian process against Eq. 1 step by step, and DDIM against its closed form."""
+
+import pytest
+import torch
+
+from metavoxel.diffusion.gaussian import GaussianProcess, Prediction
+from metavoxel.diffusion.schedule import cosine, linear, rescale_zero_terminal_snr, scaled_linear
+
+PREDICTIONS: list[Prediction] = ["epsilon", "x0", "v"]
+ZERO_SNR = rescale_zero_terminal_snr(scaled_linear(1000))
+
+
+def times(n: int, t: int) -> torch.Tensor:
+    return torch.full((n,), t, dtype=torch.long)
+
+
+def process(prediction: Prediction, data_std: float = 1.0) -> GaussianProcess:
+    return GaussianProcess(
+        linear(1000) if prediction == "epsilon" else ZERO_SNR, prediction, data_std
+    )
+
+
+@pytest.fixture(name="generator")
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def assert_moments(z, mean: float, variance: float, errors: float = 4.5):
+    """Mean and variance of independent Gaussian draws, within standard errors."""
+    n = z.numel()
+    assert abs(z.mean() - mean) < errors * (variance / n) ** 0.5
+    assert abs(z.var() - variance) < errors * variance * (2 / n) ** 0.5
+
+
+@pytest.mark.parametrize("schedule", [linear(50, 0.01, 0.2), cosine(50)], ids=["linear", "cosine"])
+def test_noised_has_the_moments_of_eq_1_step_by_step(schedule, generator):
+    n, z0 = 20000, 1.7
+    z = torch.full((n,), z0)
+    gaussian = GaussianProcess(schedule, "v")
+    for t in range(1, 51):
+        beta = schedule.beta(t)
+        z = (1 - beta) ** 0.5 * z + beta**0.5 * torch.randn(n, generator=generator)
+        if t in (1, 10, 30, 50):
+            at_once = gaussian.noised(
+                torch.full((n,), z0), times(n, t), gaussian.noise(n, (), generator)
+            )
+            a = float(schedule.table[t])
+            assert_moments(z, a**0.5 * z0, 1 - a)
+            assert_moments(at_once, a**0.5 * z0, 1 - a)
+
+
+@pytest.mark.parametrize(("s", "t"), [(0, 1), (1, 2), (100, 700), (0, 1000), (999, 1000)])
+def test_noised_then_renoised_is_noised(s, t, generator):
+    """q(z_t | z_s) after q(z_s | z_0) is q(z_t | z_0), in signal and in variance."""
+    gaussian = process("v")
+    one, zero = torch.ones(1), torch.zeros(1)
+    signal = gaussian.renoised(
+        gaussian.noised(one, times(1, s), zero), times(1, s), times(1, t), zero
+    )
+    from_s = gaussian.renoised(
+        gaussian.noised(zero, times(1, s), one), times(1, s), times(1, t), zero
+    )
+    fresh = gaussian.renoised(zero, times(1, s), times(1, t), one)
+    a = float(ZERO_SNR.table[t])
+    assert float(signal) == pytest.approx(a**0.5, abs=1e-6)
+    assert float(from_s**2 + fresh**2) == pytest.approx(1 - a, abs=1e-6)
+
+
+def test_clean_data_at_0_and_pure_noise_at_the_end():
+    z0, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    gaussian = process("v")
+    assert torch.equal(gaussian.noised(z0, times(3, 0), noise), z0)
+    assert torch.equal(gaussian.noised(z0, times(3, 1000), noise), noise)
+    assert torch.equal(gaussian.prior(noise), noise)
+
+
+def test_every_record_has_its_own_time():
+    z0, noise = torch.randn(4, 2, 3), torch.randn(4, 2, 3)
+    t = torch.tensor([0, 5, 500, 1000])
+    together = process("v").noised(z0, t, noise)
+    for i in range(4):
+        alone = process("v").noised(z0[i : i + 1], t[i : i + 1], noise[i : i + 1])
+        assert torch.equal(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_perfect_prediction_recovers_z0_at_every_time(prediction):
+    gaussian = process(prediction)
+    t = torch.arange(1, 1001)
+    z0, noise = torch.randn(1000, 3), torch.randn(1000, 3)
+    zt = gaussian.noised(z0, t, noise)
+    # At t the noise is divided by sqrt(alpha_bar): float32 leaves about 1e-7 / 0.006 at T.
+    said = gaussian.clean(gaussian.target(z0, t, noise), zt, t)
+    assert torch.allclose(said, z0, atol=1e-4)
+
+
+def test_at_the_end_v_is_minus_z0():
+    z0, noise = torch.randn(5, 2), torch.randn(5, 2)
+    assert torch.equal(process("v").target(z0, times(5, 1000), noise), -z0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(("t", "s"), [(1000, 999), (1000, 0), (700, 350), (2, 1), (1, 0)])
+def test_a_perfect_ddim_step_lands_on_the_same_noise(prediction, t, s):
+    gaussian = process(prediction)
+    z0, noise = torch.randn(200, 3), torch.randn(200, 3)
+    zt = gaussian.noised(z0, times(200, t), noise)
+    zs = gaussian.step(gaussian.target(z0, times(200, t), noise), zt, times(200, t), times(200, s))
+    # The noise is recovered from z_t, x0 and sqrt(1 - alpha_bar): less exact where that is small.
+    tolerance = 1e-4 if t > 2 else 1e-3
+    assert torch.allclose(zs, gaussian.noised(z0, times(200, s), noise), atol=tolerance)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(("t", "s"), [(1000, 500), (600, 599), (300, 20), (1, 0)])
+def test_an_ancestral_step_draws_the_posterior_of_ddpm(prediction, t, s, generator):
+    """Mean and variance of q(z_s | z_t, z_0): Ho et al. (2020), Eq. 7, for any s < t."""
+    gaussian, n = process(prediction), 20000
+    z0, noise = torch.full((n,), 0.8), torch.full((n,), -0.6)
+    zt = gaussian.noised(z0, times(n, t), noise)
+    prediction_ = gaussian.target(z0, times(n, t), noise)
+    zs = gaussian.step(prediction_, zt, times(n, t), times(n, s), generator, eta=1.0)
+    a_t, a_s = (float(gaussian.schedule.table[u]) for u in (t, s))
+    kept = a_t / a_s
+    mean = (a_s**0.5 * (1 - kept) * 0.8 + kept**0.5 * (1 - a_s) * float(zt[0])) / (1 - a_t)
+    variance = (1 - a_s) / (1 - a_t) * (1 - kept)
+    if s == 0:
+        assert torch.allclose(zs, z0, atol=1e-5)
+    else:
+        assert_moments(zs, mean, variance)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_a_stochastic_step_keeps_the_marginal(eta, generator):
+    """With z_0 known, every eta leads from q(z_t | z_0) to q(z_s | z_0)."""
+    gaussian, n = process("x0"), 20000
+    z0 = torch.full((n,), 0.8)
+    zt = gaussian.noised(z0, times(n, 600), gaussian.noise(n, (), generator))
+    zs = gaussian.step(z0, zt, times(n, 600), times(n, 300), generator, eta)
+    a = float(ZERO_SNR.table[300])
+    assert_moments(zs, a**0.5 * 0.8, 1 - a)
+
+
+@pytest.mark.parametrize("data_std", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("t", [1, 10, 300, 700, 1000])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_predicting_the_mean_costs_one(prediction, t, data_std, generator):
+    n = 20000
+    gaussian = process(prediction, data_std)
+    z0 = data_std * torch.randn((n, 2), generator=generator)
+    noise = gaussian.noise(n, (2,), generator)
+    loss = gaussian.loss(torch.zeros(n, 2), z0, times(n, t), noise)
+    assert loss.shape == (n,)
+    assert float(loss.mean()) == pytest.approx(1, abs=4.5 * (1 / n) ** 0.5)  # var(chi2_2 / 2) = 1
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_perfect_prediction_costs_nothing(prediction):
+    gaussian = process(prediction)
+    z0, noise, t = torch.randn(50, 1, 4, 4), torch.randn(50, 1, 4, 4), torch.randint(1, 1001, (50,))
+    assert torch.equal(gaussian.loss(gaussian.target(z0, t, noise), z0, t, noise), torch.zeros(50))
+
+
+def test_the_loss_is_a_mean_over_voxels_whatever_the_grid():
+    gaussian, t = process("v"), times(1, 400)
+    small, large = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 3, 8, 8), 0.5)
+    losses = [gaussian.loss(z + 1, z, t, torch.zeros_like(z)) for z in (small, large)]
+    assert torch.allclose(losses[0], losses[1])
+
+
+def test_epsilon_at_zero_snr_is_refused():
+    with pytest.raises(ValueError, match="predict x0 or v"):
+        GaussianProcess(ZERO_SNR, "epsilon")
+
+
+def test_the_same_seed_gives_the_same_noise():
+    draws = [process("v").noise(4, (2,), torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*draws)

@@ -1,0 +1,134 @@
+"""The loop of the samplers: time grids, and which times and values the network sees."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.diffusion.schedule import cosine, linear, rescale_zero_terminal_snr, scaled_linear
+from metavoxel.inference.samplers import Condition, sample, time_grid
+from toy import make_process, make_toy, only
+
+TOY = make_toy()
+SCHEDULES = [cosine(1000), linear(1000), rescale_zero_terminal_snr(scaled_linear(1000)), cosine(7)]
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "angle"])
+@pytest.mark.parametrize("steps", [1, 2, 10, 50, 1000, 5000])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["cosine", "linear", "scaled", "short"])
+def test_a_grid_falls_from_the_end_to_0(schedule, steps, spacing):
+    grid = time_grid(schedule, steps, spacing)
+    assert grid[0] == schedule.T
+    assert grid[-1] == 0
+    assert all(now > then for now, then in itertools.pairwise(grid))
+    assert len(grid) <= steps + 1
+    if spacing == "uniform":
+        assert len(grid) == min(steps, schedule.T) + 1
+
+
+def test_fifty_uniform_steps_are_the_papers_twenty():
+    assert time_grid(cosine(1000), 50, "uniform") == list(range(1000, -1, -20))
+
+
+def test_steps_in_the_angle_turn_alike():
+    schedule = cosine(1000)
+    angle = schedule.table.sqrt().acos()[time_grid(schedule, 20, "angle")]
+    assert torch.allclose(angle.diff(), angle.diff().mean(), atol=0.004)
+
+
+def seen(settings: SamplingConfig, known: list[str], asked: list[str]) -> list[Any]:
+    """(times, values, asked) at every call of the network, for one question."""
+    process, calls = make_process(TOY), []
+    generator = torch.Generator().manual_seed(0)
+    evidence = only(TOY.draw(3, generator), known)
+    denoise = TOY.denoiser(process)
+
+    def spy(z, t, names):
+        calls.append(({v: int(time[0]) for v, time in t.items()}, dict(z), set(names)))
+        return denoise(z, t, names)
+
+    out = sample(spy, process, Condition(3, evidence), asked, settings, generator)
+    assert set(out) == set(asked)
+    assert all(out[v].shape == (3, *process.shapes[v]) for v in asked)
+    return calls
+
+
+def test_exact_shows_the_known_clean_the_marginalised_at_the_end_and_moves_the_asked():
+    calls = seen(SamplingConfig(steps=10), ["image", "sex"], ["age", "diagnosis"])
+    evidence = TOY.draw(3, torch.Generator().manual_seed(0))
+    assert len(calls) == 10
+    for t, z, asked in calls:
+        assert t["image"] == t["sex"] == 0
+        assert t["weight"] == 1000
+        assert asked == {"age", "diagnosis"}
+        assert torch.equal(z["image"], evidence["image"])
+        assert torch.equal(z["weight"], calls[0][1]["weight"])
+    assert calls[0][0]["age"] == calls[0][0]["diagnosis"] == 1000
+    ages = [t["age"] for t, _, _ in calls]
+    assert ages == sorted(ages, reverse=True)
+    assert ages[-1] > 0
+
+
+def test_repaint_shows_one_time_and_the_known_noised_anew():
+    settings = SamplingConfig(conditioner="repaint", steps=10, spacing="uniform")
+    calls = seen(settings, ["image"], ["age"])
+    assert [t["age"] for t, _, _ in calls] == list(range(1000, 0, -100))
+    for t, _, asked in calls:
+        assert len(set(t.values())) == 1
+        assert asked == {"age", "weight", "sex", "diagnosis"}
+    images = [z["image"] for _, z, _ in calls]
+    assert not torch.equal(images[-1], images[-2])
+
+
+def test_resampling_repeats_every_step_of_repaint_alone():
+    exact = SamplingConfig(steps=10, resamplings=3)
+    repaint = exact.model_copy(update={"conditioner": "repaint", "spacing": "uniform"})
+    assert len(seen(exact, ["image"], ["age"])) == 10
+    assert len(seen(repaint, ["image"], ["age"])) == 30
+
+
+def test_variables_with_few_times_wait_and_arrive_together():
+    """More steps than the schedule of one variable has distinct angles."""
+    calls = seen(SamplingConfig(steps=700), [], ["image", "sex"])
+    grids = [
+        time_grid(make_process(TOY).processes[v].schedule, 700, "angle") for v in ("image", "sex")
+    ]
+    assert len(grids[0]) != len(grids[1])
+    assert len(calls) == max(map(len, grids)) - 1
+    assert calls[-1][0]["image"] == grids[0][-2]
+    assert calls[-1][0]["sex"] == grids[1][-2]
+
+
+def test_the_watcher_sees_every_step():
+    process, shown = make_process(TOY, kernel="absorbing"), []
+    sample(
+        TOY.denoiser(process),
+        process,
+        Condition(2),
+        ["age", "sex"],
+        SamplingConfig(steps=5),
+        torch.Generator().manual_seed(0),
+        lambda t, z, clean: shown.append((int(t["age"][0]), z["age"].clone(), clean)),
+    )
+    assert [t for t, _, _ in shown] == time_grid(process.processes["age"].schedule, 5, "angle")[:-1]
+    assert all(set(clean) == {"age", "sex"} for _, _, clean in shown)
+    assert all(torch.allclose(c["sex"].sum(-1), torch.ones(2)) for _, _, c in shown)
+
+
+def test_the_mask_never_leaves_the_sampler():
+    """Under the absorbing kernel z has K + 1 states on the way, and K at the end."""
+    process = make_process(TOY, kernel="absorbing")
+    out = sample(
+        TOY.denoiser(process),
+        process,
+        Condition(50),
+        ["sex", "diagnosis"],
+        SamplingConfig(steps=5),
+        torch.Generator().manual_seed(0),
+    )
+    assert out["sex"].shape == (50, 2)
+    assert torch.equal(out["diagnosis"].sum(-1), torch.ones(50))
