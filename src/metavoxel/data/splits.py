@@ -1,0 +1,108 @@
+"""Splits by subject, never by scan, from a seed, on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files import atomic_write
+from metavoxel.schema import read_yaml
+
+
+@dataclass(frozen=True)
+class Split:
+    """Subjects to train on, to validate on, and never to touch. `made` says how it was drawn."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    made: str = ""
+
+
+def fraction_split(
+    subjects: Sequence[str], seed: int, fractions: tuple[float, float, float] = (0.89, 0.01, 0.10)
+) -> Split:
+    """Train / validation / test by fractions; the default is the paper's.
+
+    Every fraction above zero gets at least one subject. Raises MetaVoxelError if there are too few.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise MetaVoxelError(f"The split's fractions {list(fractions)} must add up to 1.")
+    order = _shuffled(subjects, seed)
+    wanted = [max(1, round(f * len(order))) if f > 0 else 0 for f in fractions]
+    validation, test = wanted[1], wanted[2]
+    if len(order) - validation - test < 1:
+        raise MetaVoxelError(
+            f"{len(order)} subjects are too few for a split of {list(fractions)}. Add subjects, or "
+            "lower the validation and test fractions."
+        )
+    made = f"fractions {list(fractions)}, seed {seed}"
+    return _split(order, validation, test, made)
+
+
+def fold_split(
+    subjects: Sequence[str], folds: int, fold: int, seed: int, validation: float = 0.1
+) -> Split:
+    """Fold number `fold` of `folds` is the test set; a share of the rest is the validation set.
+
+    The folds of one seed are disjoint and cover all subjects. Raises MetaVoxelError.
+    """
+    order = _shuffled(subjects, seed)
+    if len(order) < folds:
+        raise MetaVoxelError(
+            f"{len(order)} subjects cannot make {folds} folds. Use at most {len(order)} folds."
+        )
+    if not 0 <= fold < folds:
+        raise MetaVoxelError(f"There is no fold {fold}; {folds} folds are numbered from 0.")
+    test = set(order[fold::folds])
+    rest = [s for s in order if s not in test]
+    count = max(1, round(validation * len(rest))) if validation > 0 else 0
+    if len(rest) - count < 1:
+        raise MetaVoxelError(f"{len(order)} subjects leave none to train on. Use fewer folds.")
+    made = f"fold {fold} of {folds}, validation {validation}, seed {seed}"
+    return _split([*rest, *sorted(test)], count, len(test), made)
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write a split as JSON."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(asdict(split), indent=2) + "\n")
+
+
+def read_split(path: Path) -> Split:
+    """Read a split. Raises MetaVoxelError if a subject is in two parts, or the file is no split."""
+    data = read_yaml(path)
+    try:
+        split = Split(
+            tuple(data["train"]), tuple(data["validation"]), tuple(data["test"]), data["made"]
+        )
+    except (KeyError, TypeError):
+        raise MetaVoxelError(
+            f"{path}: a split has train, validation, test and made; write it with write_split."
+        ) from None
+    everyone = [*split.train, *split.validation, *split.test]
+    twice = sorted({s for s in everyone if everyone.count(s) > 1})
+    if twice:
+        raise MetaVoxelError(f"{path}: {twice[0]} is in more than one part. Keep it in one.")
+    return split
+
+
+def _split(order: Sequence[str], validation: int, test: int, made: str) -> Split:
+    train = len(order) - validation - test
+    return Split(
+        tuple(sorted(order[:train])),
+        tuple(sorted(order[train : train + validation])),
+        tuple(sorted(order[train + validation :])),
+        made,
+    )
+
+
+def _shuffled(subjects: Sequence[str], seed: int) -> list[str]:
+    """The distinct subjects in an order that depends on the seed and on nothing else."""
+    distinct = sorted(set(subjects))
+    return [distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))]
