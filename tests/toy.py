@@ -262,3 +262,10 @@ def make_process(
 
 def only(z: State, names: Sequence[str]) -> State:
     return {v: z[v] for v in names}
+
+
+def regression(samples: Tensor, mean: Tensor, cov: Tensor) -> tuple[float, float]:
+    """Slope of the samples on E[asked | known], and the variance about that line over the truth."""
+    x, m = samples[:, 0] - samples[:, 0].mean(), mean[:, 0] - mean[:, 0].mean()
+    slope = float((x * m).mean() / (m * m).mean())
+    return slope, float((x - slope * m).var() / cov[:, 0, 0].mean())

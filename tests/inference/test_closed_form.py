@@ -20,7 +20,7 @@ from metavoxel.diffusion.categorical import Kernel
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.gaussian import Prediction
 from metavoxel.inference.samplers import Condition, one_evaluation, sample, time_grid
-from toy import Toy, all_subsets, make_line, make_process, make_toy, only
+from toy import Toy, all_subsets, make_line, make_process, make_toy, only, regression
 
 TOY = make_toy()
 EXACT = SamplingConfig(steps=100)
@@ -85,13 +85,6 @@ def assert_conditional(
         assert_zero(slope, across, tolerance, "slope")
     covariance = (residual[:, :, None] * residual[:, None, :] - cov).flatten(1)
     assert_zero(covariance, (std[:, None] * std).flatten(), tolerance, "covariance")
-
-
-def regression(samples: Tensor, mean: Tensor, cov: Tensor) -> tuple[float, float]:
-    """Slope of the samples on E[asked | known], and the variance about that line over the truth."""
-    x, m = samples[:, 0] - samples[:, 0].mean(), mean[:, 0] - mean[:, 0].mean()
-    slope = float((x * m).mean() / (m * m).mean())
-    return slope, float((x - slope * m).var() / cov[:, 0, 0].mean())
 
 
 # The toy itself: two independent routes to the same conditionals.
@@ -323,61 +316,6 @@ def test_repaint_with_nothing_known_is_the_joint():
     """Without evidence there is nothing to overwrite: both engines sample one distribution."""
     settings = REPAINT.model_copy(update={"steps": 200})
     assert_conditional(*ask(TOY, (), TOY.names, settings), tolerance=2 * DISCRETISATION)
-
-
-# Parts of a field
-
-
-HALF = torch.tensor([[True, True], [False, False]]).expand(1, 2, 2)
-
-
-def inpaint(settings: SamplingConfig, n: int = 2000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image with its upper half held: what was held, the drawn image, truth for the lower half."""
-    generator = torch.Generator().manual_seed(6)
-    halves = Toy({"up": (2,), "low": (2,)}, {"coin": 2}, *_two_labels())
-    whole = Toy({"image": (1, 2, 2)}, {"coin": 2}, halves.table, halves.mean, halves.cov)
-    z0 = whole.draw(n, generator)["image"]
-    process = make_process(whole)
-    # What lies under the asked part must not matter.
-    condition = Condition(n, held={"image": (torch.where(HALF, z0, 99.0), HALF)})
-    drawn = sample(whole.denoiser(process), process, condition, ["image"], settings, generator)
-    mean, cov = halves.conditional({"up": z0[:, 0, 0]}, ["low"])
-    return z0, drawn["image"], mean, cov
-
-
-def _two_labels() -> tuple[Tensor, Tensor, Tensor]:
-    """One Gaussian for both labels: four voxels that correlate 0.7."""
-    cov = torch.full((4, 4), 0.7).double().fill_diagonal_(1.0)
-    return torch.tensor([0.5, 0.5]).double(), torch.zeros(2, 4).double(), cov.expand(2, 4, 4)
-
-
-@pytest.mark.parametrize("conditioner", ["exact", "repaint"])
-@pytest.mark.parametrize("resamplings", [1, 3])
-def test_the_held_part_of_an_image_is_kept_to_the_bit(conditioner, resamplings):
-    settings = SamplingConfig(
-        conditioner=conditioner, steps=10, spacing="uniform", resamplings=resamplings
-    )
-    z0, drawn, _, _ = inpaint(settings, n=50)
-    assert torch.equal(drawn[:, HALF], z0[:, HALF])
-    assert torch.isfinite(drawn).all()
-    assert drawn.abs().max() < 20
-
-
-def test_inpainting_follows_the_held_part_if_resampled():
-    """Plain overwriting shrinks, as above; 10 resamplings bring the mean of the rest to the truth,
-
-    slope within 0.06, at the price of its spread.
-    """
-
-    def measured(resamplings: int) -> tuple[float, float]:
-        settings = SamplingConfig(steps=50, resamplings=resamplings)
-        _, drawn, mean, cov = inpaint(settings)
-        return regression(drawn[:, 0, 1].double(), mean, cov)
-
-    plain, resampled = measured(1), measured(10)
-    assert 0.4 < plain[0] < 0.85
-    assert resampled[0] == pytest.approx(1, abs=0.06)
-    assert resampled[1] < 0.9 * plain[1]
 
 
 # Randomness
