@@ -102,6 +102,33 @@ def test_moments_are_a_mean_and_a_positive_std():
     assert sigma.min() > 0
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_shortcut_begins_at_the_principal_components_of_the_blocks(grid):
+    """Unit variance, uncorrelated; no worse than any other linear map, such as block means."""
+    encoder = build_encoder(KLConfig(channels=(8, 16), latent_channels=3, groups=4), image(grid))
+    assert isinstance(encoder, KLEncoder)
+    x = torch.rand(9, 1, *grid) * torch.rand(9, 1, *(1 for _ in grid))
+    encoder.begin(x.split(4))
+    with torch.no_grad():
+        z, back = encoder.embed(x), encoder.reconstruct(x)
+    flat = z.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(flat.mean(1), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(flat.cov(correction=0), torch.eye(3), atol=1e-2, rtol=0)
+    means = fold(x, 4).mean(1, keepdim=True).expand_as(fold(x, 4))
+    assert (back - x).square().mean() < (unfold(means, 4) - x).square().mean()
+
+
+def test_a_latent_as_wide_as_the_block_loses_nothing():
+    encoder = build_encoder(
+        KLConfig(factor=2, patch=2, channels=(8,), groups=4, latent_channels=6), image((8, 8))
+    )
+    assert isinstance(encoder, KLEncoder)
+    x = torch.rand(40, 1, 8, 8)
+    encoder.begin([x])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.reconstruct(x), x, atol=1e-4, rtol=0)
+
+
 def test_a_grid_that_does_not_fit_is_refused_with_one_that_does():
     with pytest.raises(MetaVoxelError, match=r"\[39, 48, 41\].*factor 4.*\[40, 48, 40\]"):
         build_encoder(KLConfig(), image((39, 48, 41)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -275,6 +275,7 @@ def train_autoencoder(
     if len(training) == 0:
         raise MetaVoxelError("No training subject has an image. Check the schema's suffix.")
     if isinstance(encoder, KLEncoder):
+        encoder.begin(_chunks(training, encoder.latent_mean.device))
         module = AutoencoderModule(encoder, image, training, validation, settings, seed, bf16)
         fit = L.Trainer(
             max_epochs=-1,  # the module stops at its last step
@@ -298,8 +299,7 @@ def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> No
     device = encoder.latent_mean.device
     encoder.eval()
     count, total, square = 0, torch.tensor(0.0), torch.tensor(0.0)
-    for first in range(0, len(volumes), chunk):
-        x = _unit_range(volumes[first : first + chunk]).to(device)
+    for x in _chunks(volumes, device, chunk):
         latent = encoder.embed(x).double().transpose(0, 1).flatten(1).cpu()
         count += latent.shape[1]
         total, square = total + latent.sum(1), square + latent.square().sum(1)
@@ -383,6 +383,10 @@ def build_discriminator(image: Image, settings: AutoencoderTraining) -> PatchDis
 
 def _has_gan(settings: AutoencoderTraining) -> bool:
     return settings.adversarial_weight > 0 and settings.adversarial_start < settings.steps
+
+
+def _chunks(volumes: Tensor, device: torch.device, size: int = 8) -> Iterator[Tensor]:
+    return (_unit_range(x).to(device) for x in volumes.split(size))
 
 
 def _unit_range(volumes: Tensor) -> Tensor:
