@@ -177,8 +177,8 @@ def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> Non
     config = yaml.safe_dump(model.config.model_dump(mode="json"), sort_keys=False)
     (folder / "config.yaml").write_text(config)
     (folder / "encoding.json").write_text(json.dumps(_encoding(model), indent=2) + "\n")
-    save_file(_tensors(model.autoencoders), folder / "autoencoder.safetensors")
-    save_file(_tensors(model.denoiser), folder / "denoiser.safetensors")
+    save_weights(model.autoencoders, folder / "autoencoder.safetensors")
+    save_weights(model.denoiser, folder / "denoiser.safetensors")
     for name, text in files.items():
         (folder / name).write_text(text)
 
@@ -233,5 +233,10 @@ def _encoding(model: MetaVoxel) -> dict[str, Any]:
     }
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's weights as safetensors. A full disk raises OSError, as any file would."""
+    tensors = {k: x.detach().cpu().contiguous().clone() for k, x in module.state_dict().items()}
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

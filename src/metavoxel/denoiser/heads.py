@@ -21,8 +21,9 @@ class ScalarHead(nn.Module):
         self.blocks = nn.Sequential(
             _block(dims, groups, channels, hidden), _block(dims, groups, hidden, out)
         )
-        self.skip = Conv[Conv.CONV, dims](channels, out, 1)
+        # A 1x1 convolution commutes with the pooling; after it, it is this and costs nothing.
+        self.skip = nn.Linear(channels, out)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, channels, ...) -> (B, out)."""
-        return (self.blocks(features) + self.skip(features)).flatten(2).mean(-1)
+        return self.blocks(features).flatten(2).mean(-1) + self.skip(features.flatten(2).mean(-1))

@@ -132,11 +132,13 @@ class JointUNet(nn.Module):
                 f"grid {list(layout.grid)} must be a multiple of {halvings}. Use fewer levels, or "
                 f"an image shape whose latent grid is {good}."
             )
-        if any(c % config.groups or c % config.head_channels for c in config.channels) or (
-            config.scalar_head_channels % config.groups
+        grouped = (*config.channels, config.scalar_head_channels)
+        attending = [config.channels[i] for i in config.attention_levels] + [config.channels[-1]]
+        if any(c % config.groups for c in grouped) or any(
+            c % config.head_channels for c in attending
         ):
             raise MetaVoxelError(
                 "denoiser.channels and denoiser.scalar_head_channels must be multiples of "
-                f"denoiser.groups ({config.groups}), and the channels of denoiser.head_channels "
-                f"({config.head_channels})."
+                f"denoiser.groups ({config.groups}), and the channels of levels with attention of "
+                f"denoiser.head_channels ({config.head_channels})."
             )

@@ -10,10 +10,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from safetensors.torch import save_file
 from torch import Tensor
 
 from metavoxel.files import atomic_write
+from metavoxel.model import save_weights
 
 
 class AtomicCheckpoint(Callback):
@@ -34,7 +34,7 @@ class AtomicCheckpoint(Callback):
         if step != self.saved and step % self.every == 0:
             self.saved = step
             with atomic_write(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
+                trainer.save_checkpoint(temporary, weights_only=False)
 
 
 class BestWeights(Callback):
@@ -53,9 +53,8 @@ class BestWeights(Callback):
         if trainer.sanity_checking or not value < self.best or not trainer.is_global_zero:
             return
         self.best = value
-        weights = pl_module.denoiser.state_dict()  # type: ignore[union-attr]
         with atomic_write(self.weights) as temporary:
-            save_file({k: x.detach().cpu().clone() for k, x in weights.items()}, temporary)
+            save_weights(pl_module.denoiser, temporary)  # type: ignore[arg-type]
         with atomic_write(self.score) as temporary:
             temporary.write_text(json.dumps({"step": trainer.global_step, self.monitor: value}))
 

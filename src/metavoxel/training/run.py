@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import yaml
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.progress import Progress as RichProgress
-from safetensors.torch import load_file, save_file
+from rich.progress import Progress as Bars
+from safetensors.torch import load_file
 from torch import Tensor
 
 from metavoxel.data.bids import Cohort, check_trainable, read_cohort
@@ -22,15 +22,17 @@ from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write
-from metavoxel.model import MetaVoxel, load_model, save_model
+from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
-from metavoxel.training.autoencoder import AutoencoderModule, fit_statistics
+from metavoxel.training.autoencoder import fit_statistics, train_autoencoder
 from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
-from metavoxel.training.config import RunConfig
-from metavoxel.training.examples import Examples, encode_cohort, read_volumes, scalings
+from metavoxel.training.config import JointTraining, RunConfig
+from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
 from metavoxel.training.joint import JointModule
+
+_EVERY = 50  # steps between checkpoints of the autoencoder stage
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def train(
     torch.manual_seed(config.training.seed)
     model = MetaVoxel(schema, config.model, scalings(schema, parts["train"]))
     volumes = _volumes(folders, parts, schema, console)
-    _autoencoder_stage(model, config, folders, volumes, autoencoder, console)
+    _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
     _joint_stage(model, config, folders, examples, console)
     save_model(model, folders.model, model_files(model, config, parts, split, examples, folders.run))
@@ -144,6 +146,7 @@ def _autoencoder_stage(
     model: MetaVoxel,
     config: RunConfig,
     folders: Folders,
+    parts: dict[str, Cohort],
     volumes: dict[str, dict[str, Tensor]],
     given: Path | None,
     console: Console,
@@ -153,39 +156,73 @@ def _autoencoder_stage(
     if not done.exists():
         if given is not None:
             _take_over(model, given)
-        for v, encoder in model.autoencoders.items():
-            seen = {p: _observed(x[v]) for p, x in volumes.items()}
-            if given is None and encoder.factor > 1:
-                _train_autoencoder(encoder, seen, config, folders, v, model, console)
-            fit_statistics(encoder, seen["train"])
+        for v, image in model.schema.images.items():
+            seen = {p: x[v][_observed(parts[p], v)] for p, x in volumes.items()}
+            if given is not None:
+                fit_statistics(model.autoencoders[v], seen["train"])  # type: ignore[arg-type]
+                continue
+            settings, folder = config.training.autoencoder, folders.run / f"autoencoder-{v}"
+            console.print(f"Autoencoder of {v}: {settings.steps} steps")
+            train_autoencoder(
+                model.autoencoders[v],  # type: ignore[arg-type]
+                image,
+                seen["train"],
+                seen["validation"],
+                settings,
+                seed=config.training.seed,
+                bf16=config.training.precision == "bf16",
+                callbacks=[
+                    AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore
+                    RichProgressBar(leave=False),
+                ],
+                resume=_existing(folder / "last.ckpt"),
+                logger=_logger(folder),
+                enable_model_summary=False,
+            )
         with atomic_write(done) as temporary:
-            save_file(model.autoencoders.state_dict(), temporary)
+            save_weights(model.autoencoders, temporary)
     model.autoencoders.load_state_dict(load_file(done))
     model.autoencoders.eval().requires_grad_(False)
 
 
-def _train_autoencoder(
-    encoder: torch.nn.Module,
-    volumes: dict[str, Tensor],
+def _take_over(model: MetaVoxel, folder: Path) -> None:
+    """Copy the autoencoders of another model. Raises MetaVoxelError if they do not fit."""
+    weights = load_model(folder).autoencoders.state_dict()
+    try:
+        model.autoencoders.load_state_dict(weights)
+    except RuntimeError:
+        raise MetaVoxelError(
+            f"{folder}: its autoencoder has another shape. Use the same image names and encoding."
+        ) from None
+
+
+def _observed(cohort: Cohort, name: str) -> Tensor:
+    return torch.tensor([name in r.values for r in cohort.records], dtype=torch.bool)
+
+
+def _encode(
+    model: MetaVoxel,
     config: RunConfig,
     folders: Folders,
-    name: str,
-    model: MetaVoxel,
+    parts: dict[str, Cohort],
+    volumes: dict[str, dict[str, Tensor]],
     console: Console,
-) -> None:
-    settings = config.training.autoencoder
-    module = AutoencoderModule(
-        encoder,
-        volumes["train"],
-        volumes["validation"],
-        model.schema.images[name].spacing,
-        settings,
-        config.training.seed,
-    )
-    console.print(f"Autoencoder of {name}: {settings.steps} steps")
-    folder = folders.run / f"autoencoder-{name}"
-    checkpoint = AtomicCheckpoint(folder / "last.ckpt", 50, lambda m: int(m.step_count))
-    _fit(module, folder, [checkpoint], settings.steps * 2, config, None)
+) -> dict[str, Examples]:
+    """The latent cache of both parts; only the training images have augmented copies."""
+    joint, out = config.training.joint, {}
+    for part, cohort in parts.items():
+        with _bar(console, f"Encoding ({part})") as tick:
+            out[part] = encode_cohort(
+                model,
+                cohort,
+                volumes[part],
+                joint.copies if part == "train" else 1,
+                joint.augmentation,
+                config.training.seed,
+                folders.cache / part,
+                tick,
+            )
+    return out
 
 
 def _joint_stage(
@@ -212,8 +249,8 @@ def _joint_stage(
         averaging(settings.ema_decay),
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
     ]
-    model.eval()
-    _fit(module, folder, callbacks, settings.steps, config, settings.gradient_clip)
+    model.denoiser.train()
+    _fit(module, folder, callbacks, settings)
     best = folder / "best.safetensors"
     if best.exists():
         model.denoiser.load_state_dict(load_file(best))
@@ -224,22 +261,32 @@ def _fit(
     module: L.LightningModule,
     folder: Path,
     callbacks: list[Callback],
-    steps: int,
-    config: RunConfig,
-    clip: float | None,
+    settings: JointTraining,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    last = folder / "last.ckpt"
     trainer = L.Trainer(
-        max_steps=steps,
+        max_steps=settings.steps,
         max_epochs=-1,
-        accelerator="auto",
-        logger=TensorBoardLogger(folder.parent, name=folder.name, version="logs"),
+        logger=_logger(folder),
         callbacks=[*callbacks, RichProgressBar(leave=False)],
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        gradient_clip_val=clip,
+        gradient_clip_val=settings.gradient_clip,
         log_every_n_steps=20,
     )
-    trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=False)
+    trainer.fit(module, ckpt_path=_existing(folder / "last.ckpt"), weights_only=False)
+
+
+def _logger(folder: Path) -> TensorBoardLogger:
+    return TensorBoardLogger(folder.parent, name=folder.name, version="logs")
+
+
+def _existing(path: Path) -> str | None:
+    return str(path) if path.exists() else None
+
+
+@contextmanager
+def _bar(console: Console, text: str) -> Iterator[Progress]:
+    with Bars(console=console, transient=True) as bars:
+        task = bars.add_task(text, total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)
