@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 from scipy.ndimage import affine_transform, gaussian_filter
@@ -20,6 +22,7 @@ from metavoxel.files import atomic_write
 from metavoxel.schema import Image
 
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class Grid:
 @dataclass(frozen=True, eq=False)
 class Scan:
     """An image on the schema's grid: `array` (channels, *grid) float32 in [0, 1]; `source` is the
-    grid of the file."""
+    grid of the file, in the file's own orientation."""
 
     array: np.ndarray
     grid: Grid
@@ -62,7 +65,8 @@ def read_scan(path: Path, variable: Image) -> Scan:
     _check_values(voxels, path)
     grid = model_grid(source, variable)
     placed = np.stack([_resample(channel, source, grid) for channel in voxels])
-    positive = placed[placed > 0]
+    # Above rounding error only: interpolation leaves a shell of 1e-15 around a padded image.
+    positive = placed[placed > 1e-6 * placed.max()]
     if not positive.size:
         raise MetaVoxelError(
             f"{path}: nothing of the image lies on the model's grid. Check the file's affine, or "
@@ -91,8 +95,15 @@ def to_source(array: np.ndarray, grid: Grid, source: Grid) -> np.ndarray:
 
 
 def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
-    """Write an image (channels, *grid) in [0, 1]: NIfTI as float32, PNG as 8 bit. Atomic."""
+    """Write an image (channels, *grid) in [0, 1]: NIfTI as float32, PNG as 8 bit. Atomic.
+
+    Raises MetaVoxelError if the name is of neither kind, or the disk cannot take it.
+    """
     path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz", ".png")):
+        raise MetaVoxelError(f"{path}: images are written as .nii.gz, .nii or .png. Rename it.")
+    if path.suffix == ".png" and array.ndim != 3:
+        raise MetaVoxelError(f"{path}: a PNG holds 2D images only. Name it .nii.gz.")
     with atomic_write(path) as temporary:
         if path.suffix == ".png":
             levels = np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
@@ -111,18 +122,21 @@ def _load(path: Path, variable: Image) -> tuple[np.ndarray, Grid]:
         raise MetaVoxelError(f"{path}: there is no such file.")
     if path.is_dir():
         raise MetaVoxelError(f"{path}: this is a folder; give an image file (.nii.gz, .nii, .png).")
-    picture = path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+    picture = _is_picture(path)
     try:
         voxels, affine = _load_picture(path) if picture else _load_nifti(path)
-    except (ImageFileError, UnidentifiedImageError):
+    except (ImageFileError, HeaderDataError, UnidentifiedImageError):
         raise MetaVoxelError(
             f"{path}: this is not an image that can be read. Give NIfTI (.nii.gz, .nii) or PNG."
         ) from None
-    except (EOFError, OSError, ValueError, zlib.error) as error:
+    except (EOFError, OSError, SyntaxError, ValueError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MetaVoxelError(
             f"{path}: the file is damaged or incomplete ({reason}). Copy it again from its source."
         ) from None
+    if picture and variable.channels == 1 and voxels.ndim == 3:
+        voxels = voxels.mean(-1)  # grey
+    _check_affine(affine, path, variable.spatial_dims)
     return _as_channels(voxels, affine, path, variable)
 
 
@@ -133,8 +147,21 @@ def _load_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[arg-type]
-    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)  # type: ignore
+    image: Any = nib.load(path)  # type: ignore[arg-type]
+    if np.dtype(image.get_data_dtype()).kind not in "biuf":
+        raise MetaVoxelError(
+            f"{path}: the voxels are of type {image.get_data_dtype()}, not numbers. Save one real "
+            "number per voxel."
+        )
+    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)
+
+
+def _check_affine(affine: np.ndarray, path: Path, dims: int) -> None:
+    in_plane = affine[:dims, :dims]
+    if not np.isfinite(affine).all() or abs(np.linalg.det(in_plane)) < 1e-9:
+        raise MetaVoxelError(
+            f"{path}: the affine does not say where the {dims}D voxels lie. Repair the header."
+        )
 
 
 def _as_channels(
@@ -143,36 +170,45 @@ def _as_channels(
     dims, channels = variable.spatial_dims, variable.channels
     while voxels.ndim > dims and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
-    if voxels.ndim == dims and channels == 1:
+    flat = dims == 3 and (voxels.ndim < 3 or 1 in voxels.shape[:3] or _is_picture(path))
+    if not flat and voxels.ndim == dims and channels == 1:
         return voxels[None], Grid(voxels.shape, affine)
-    if voxels.ndim == dims + 1 and voxels.shape[-1] == channels:
+    if not flat and voxels.ndim == dims + 1 and voxels.shape[-1] == channels:
         return np.moveaxis(voxels, -1, 0), Grid(voxels.shape[:-1], affine)
-    if dims == 2 and channels == 1 and voxels.ndim == 3 and voxels.shape[-1] == 3:
-        return voxels.mean(-1)[None], Grid(voxels.shape[:2], affine)
+    shape, wanted = "x".join(map(str, voxels.shape)), f"{dims}D with {channels} channel(s)"
+    if flat:
+        raise MetaVoxelError(f"{path}: this is a 2D image ({shape}); the schema wants {wanted}.")
     if voxels.ndim == dims + 1:
+        part = "volume" if dims == 3 else "slice"
         raise MetaVoxelError(
             f"{path}: the image has {voxels.ndim} axes, the last of length {voxels.shape[-1]}; the "
-            f"schema wants {dims}D with {channels} channel(s). Pick one volume and save it alone."
+            f"schema wants {wanted}. Pick one {part} and save it alone."
         )
     raise MetaVoxelError(
-        f"{path}: the image has {voxels.ndim} axes; the schema wants {dims}D. Give another image, "
-        "or correct the schema's shape."
+        f"{path}: the image is {shape}; the schema wants {wanted}. Give another image, or correct "
+        "the schema."
     )
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURES
 
 
 def _check_values(voxels: np.ndarray, path: Path) -> None:
     if not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
         raise MetaVoxelError(
-            f"{path}: {count} voxels are NaN or infinite. Repair the image (for example set them to "
-            "0) and try again."
+            f"{path}: {count} voxels are NaN or infinite. Repair the image (for example set them "
+            "to 0) and try again."
         )
     if not voxels.any():
         raise MetaVoxelError(f"{path}: every voxel is 0. Check how the image was made.")
     if voxels.min() == voxels.max():
         raise MetaVoxelError(f"{path}: every voxel is {voxels.min():g}. Check how it was made.")
     if voxels.max() <= 0:
-        raise MetaVoxelError(f"{path}: no voxel is above 0. Shift the intensities so that air is 0.")
+        raise MetaVoxelError(
+            f"{path}: no voxel is above 0. Shift the intensities so that air is 0."
+        )
 
 
 def _resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
@@ -183,7 +219,9 @@ def _resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     if np.allclose(to_source_voxel, np.eye(4), atol=1e-5) and source.shape == target.shape:
         return voxels
     blurred = gaussian_filter(voxels, _blur(source.affine, target.affine, dims), mode="constant")
-    return affine_transform(blurred, matrix, offset, target.shape, order=1, mode="constant")
+    # grid-constant, not constant: that one drops a whole edge plane when rounding puts it 1e-15
+    # outside the image.
+    return affine_transform(blurred, matrix, offset, target.shape, order=1, mode="grid-constant")
 
 
 def _blur(source: np.ndarray, target: np.ndarray, dims: int) -> Sequence[float]:
