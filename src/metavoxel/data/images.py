@@ -221,7 +221,14 @@ def _resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     blurred = gaussian_filter(voxels, _blur(source.affine, target.affine, dims), mode="constant")
     # grid-constant, not constant: that one drops a whole edge plane when rounding puts it 1e-15
     # outside the image.
-    return affine_transform(blurred, matrix, offset, target.shape, order=1, mode="grid-constant")
+    return affine_transform(
+        blurred,
+        matrix,
+        offset,  # type: ignore[arg-type]  # the stub knows only a single number
+        target.shape,
+        order=1,
+        mode="grid-constant",
+    )
 
 
 def _blur(source: np.ndarray, target: np.ndarray, dims: int) -> Sequence[float]:
