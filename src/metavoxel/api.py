@@ -118,7 +118,7 @@ class Model:
     def counterfactual(
         self,
         record: Mapping[str, Any],
-        set: Mapping[str, Any],  # noqa: A002 (reads as the question does)
+        set: Mapping[str, Any],
         variable: str | None = None,
         **settings: Any,
     ) -> ImageAnswer:

@@ -1,11 +1,11 @@
-"""The terminal. Every command imports what it needs when it runs, so that the others start at once."""
+"""The terminal. Every command imports what it needs when it runs, so that others start at once."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,17 +24,17 @@ console, errors = Console(), Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Argument(help="model folder, as written by train")]
 Samples = Annotated[
-    Optional[int], typer.Option(help="draws behind spreads and images; 0 is one evaluation only")
+    int | None, typer.Option(help="draws behind spreads and images; 0 is one evaluation only")
 ]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same answer")]
-Steps = Annotated[Optional[int], typer.Option(min=1, help="reverse steps of the sampler")]
+Steps = Annotated[int | None, typer.Option(min=1, help="reverse steps of the sampler")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
 
 @app.command()
 def schema(
     bids: Annotated[Path, typer.Argument(help="BIDS folder")],
-    resolution: Annotated[Optional[float], typer.Option(help="voxel size in mm")] = None,
+    resolution: Annotated[float | None, typer.Option(help="voxel size in mm")] = None,
 ) -> None:
     """Infer the schema of a BIDS folder and print it as YAML, to edit."""
     from metavoxel.data.infer import infer_schema
@@ -72,17 +72,19 @@ def simulate(
 def train(
     bids: Annotated[Path, typer.Argument(help="BIDS folder, or a derivative of one")],
     out: Annotated[Path, typer.Option(help="model folder to write")],
-    config: Annotated[Optional[Path], typer.Option(help="run configuration (YAML)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue a run that was killed")] = False,
+    config: Annotated[Path | None, typer.Option(help="run configuration (YAML)")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue a run that was killed")
+    ] = False,
     autoencoder: Annotated[
-        Optional[Path], typer.Option(help="model folder whose autoencoder is taken over")
+        Path | None, typer.Option(help="model folder whose autoencoder is taken over")
     ] = None,
 ) -> None:
     """Train one model of all variables: autoencoder, latent cache, joint stage."""
     from metavoxel.training.config import RunConfig, read_config
     from metavoxel.training.run import train as run
 
-    settings = read_config(config) if config is not None else RunConfig()
+    settings = read_config(config) if config is not None else RunConfig.model_validate({})
     run(bids, settings, out, resume, autoencoder, errors)
 
 
@@ -91,7 +93,7 @@ def ask(
     model: ModelFolder,
     question: Annotated[str, typer.Argument(help='such as "age, sex | image=scan.nii.gz"')],
     samples: Samples = None,
-    out: Annotated[Optional[Path], typer.Option(help="folder for samples, as BIDS")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for samples, as BIDS")] = None,
     seed: Seed = 0,
     steps: Steps = None,
     as_json: AsJson = False,
@@ -161,7 +163,7 @@ def counterfactual(
 
 @app.command()
 def info(
-    model: Annotated[Optional[Path], typer.Argument(help="model folder; none: this program")] = None,
+    model: Annotated[Path | None, typer.Argument(help="model folder; none: this program")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a model is: its variables, training and scores. Without a model: the version."""
@@ -194,7 +196,9 @@ def verify(model: ModelFolder) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("demo"),
-    resume: Annotated[bool, typer.Option("--resume", help="continue a demo that was killed")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue a demo that was killed")
+    ] = False,
 ) -> None:
     """The whole story on a simulated cohort: simulate, train, ask, and an HTML report."""
     from metavoxel.demo import run_demo

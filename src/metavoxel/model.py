@@ -1,4 +1,4 @@
-"""The MetaVoxel model: schema + encoders + processes + denoiser, its loss (Eq. 5), save and load."""
+"""The MetaVoxel model: schema, encoders, processes, denoiser; its loss (Eq. 5), save, load."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class ModelConfig(Strict):
         zero_snr = schedule.zero_terminal_snr or schedule.kind == "cosine"
         if zero_snr and "epsilon" in (diffusion.image_prediction, diffusion.continuous_prediction):
             raise MetaVoxelError(
-                "diffusion: epsilon-prediction cannot be used at zero terminal SNR. Use v or x0, or "
-                "set schedule.zero_terminal_snr to false with a linear schedule."
+                "diffusion: epsilon-prediction cannot be used at zero terminal SNR. Use v or x0, "
+                "or set schedule.zero_terminal_snr to false with a linear schedule."
             )
         if self.sampling.conditioner == "repaint" and self.sampling.spacing != "uniform":
             raise MetaVoxelError(
@@ -104,7 +104,9 @@ class MetaVoxel(nn.Module):
         """
         n = len(next(iter(z0.values())))
         if times is None:
-            times = self.times(n, [*self.schema.images], [*self.schema.scalars], self.process.T, generator)
+            times = self.times(
+                n, [*self.schema.images], [*self.schema.scalars], self.process.T, generator
+            )
         device = self.device
         t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
         noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
@@ -161,7 +163,9 @@ class MetaVoxel(nn.Module):
         return Layout(fields, scalars, grids[0] if grids else ())
 
 
-def save_model(model: MetaVoxel, folder: Path | str, files: Mapping[str, str] | None = None) -> None:
+def save_model(
+    model: MetaVoxel, folder: Path | str, files: Mapping[str, str] | None = None
+) -> None:
     """Write the model folder of DESIGN.md, whole or not at all.
 
     `files` are further text files by name (model card, calibration, split, run settings).

@@ -27,7 +27,9 @@ class Image(_Strict):
     """A 2D or 3D image on a fixed grid, with any number of channels."""
 
     kind: Literal["image"] = "image"
-    suffix: str = Field("T1w", description="BIDS suffix of the files, as in sub-01_T1w.nii.gz")
+    suffix: str = Field(
+        default="T1w", description="BIDS suffix of the files, as in sub-01_T1w.nii.gz"
+    )
     entities: dict[str, str] = Field(
         default_factory=dict,
         description="BIDS entities that the file must carry, such as {space: MNI152, desc: brain}",
@@ -35,11 +37,11 @@ class Image(_Strict):
     shape: tuple[int, ...] = Field(description="grid in voxels, two or three axes")
     spacing: tuple[float, ...] = Field(description="voxel size in millimetres, one per axis")
     centre: tuple[float, ...] | None = Field(
-        None,
+        default=None,
         description="world coordinates (mm) of the grid's centre, for images in a template space; "
         "the centre of each image's field of view if left out",
     )
-    channels: int = Field(1, ge=1, description="channels of the file")
+    channels: int = Field(default=1, ge=1, description="channels of the file")
 
     @model_validator(mode="after")
     def _axes_agree(self) -> Image:
@@ -62,9 +64,10 @@ class Continuous(_Strict):
     """A real number with a range and a unit."""
 
     kind: Literal["continuous"] = "continuous"
-    unit: str | None = Field(None, description="unit, as in participants.json (Units)")
+    unit: str | None = Field(default=None, description="unit, as in participants.json (Units)")
     range: tuple[float, float] | None = Field(
-        None, description="lowest and highest value; taken from the training split if left out"
+        default=None,
+        description="lowest and highest value; taken from the training split if left out",
     )
 
     @field_validator("range")
@@ -100,14 +103,18 @@ class Categorical(_Strict):
 
     kind: Literal["categorical"] = "categorical"
     labels: tuple[str, ...] = Field(description="the labels, in order")
-    ordered: bool = Field(False, description="whether the order of the labels means something")
+    ordered: bool = Field(
+        default=False, description="whether the order of the labels means something"
+    )
 
     @field_validator("labels", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         # YAML reads `no`, `0` and `off` as other types: a label is always text.
         if isinstance(value, (list, tuple)):
-            return tuple({True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in value)
+            return tuple(
+                {True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in value
+            )
         return value
 
     @field_validator("labels")
@@ -178,7 +185,9 @@ class Schema(_Strict):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(
-            self.model_dump(mode="json", exclude_defaults=False), sort_keys=False, default_flow_style=None
+            self.model_dump(mode="json", exclude_defaults=False),
+            sort_keys=False,
+            default_flow_style=None,
         )
 
 

@@ -77,7 +77,11 @@ def read_cohort(root: Path, schema: Schema) -> Cohort:
     for subject in alone:
         visits[(subject, None)] = {}
     records = [
-        Record(subject, session, {**rows.get(subject, {}), **_session(root, schema, subject, session), **values})
+        Record(
+            subject,
+            session,
+            {**rows.get(subject, {}), **_session(root, schema, subject, session), **values},
+        )
         for (subject, session), values in visits.items()
     ]
     ordered = sorted(records, key=lambda r: (r.subject, r.session or ""))
@@ -157,7 +161,9 @@ def _choose(
             )
         repeated += len(candidates) > 1
         chosen.append(min(candidates, key=lambda f: f.entities.get("run", "")))
-    notes = [f"{repeated} visits have several runs of {name}; the first is used."] if repeated else []
+    notes = (
+        [f"{repeated} visits have several runs of {name}; the first is used."] if repeated else []
+    )
     return chosen, notes
 
 

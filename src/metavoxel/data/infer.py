@@ -53,7 +53,9 @@ def _image(file: ScanFile, resolution: float | None) -> Image:
         raise MetaVoxelError(f"{file.path}: cannot be read ({error}). Copy it again.") from None
     wanted = spacing if resolution is None else (resolution,) * len(size)
     extent = [n * s for n, s in zip(size, spacing, strict=True)]
-    shape = [math.ceil(e / w / _MULTIPLE - 1e-6) * _MULTIPLE for e, w in zip(extent, wanted, strict=True)]
+    shape = [
+        math.ceil(e / w / _MULTIPLE - 1e-6) * _MULTIPLE for e, w in zip(extent, wanted, strict=True)
+    ]
     return Image(
         suffix=file.suffix,
         entities=entities,
@@ -86,7 +88,9 @@ def _scalar(table: Table, column: str) -> Continuous | Categorical | None:
     numbers = _numbers(cells)
     if numbers is None:
         labels = sorted(set(cells))
-        return _categorical(labels, described) if len(labels) <= max(_FEW, len(cells) // 10) else None
+        return (
+            _categorical(labels, described) if len(labels) <= max(_FEW, len(cells) // 10) else None
+        )
     whole = np.allclose(numbers, np.round(numbers))
     if not described.get("Units") and whole and len(set(cells)) <= _FEW:
         return _categorical(sorted(set(cells), key=float), described)

@@ -48,27 +48,33 @@ def read_table(path: Path, key: str = "participant_id") -> Table:
         raise MetaVoxelError(f"{path}: there is no such file; a BIDS dataset has one.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file, delimiter="\t"))
-    except (UnicodeDecodeError, OSError) as error:
+            # BIDS knows no quoting: a lone " must not swallow the rows after it.
+            reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            lines = [[cell.strip() for cell in line] for line in reader]
+    except (UnicodeDecodeError, OSError, csv.Error) as error:
         raise MetaVoxelError(f"{path}: cannot be read ({error}). Save it as UTF-8 text.") from None
     if not lines or key not in lines[0]:
         raise MetaVoxelError(
             f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns.'
         )
-    columns = tuple(name.strip() for name in lines[0])
+    columns = tuple(lines[0])
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise MetaVoxelError(f'{path}, row 1: column "{twice}" stands twice. Rename one.')
     rows, seen = [], {}
     for number, line in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in line):
+        if not any(line):
             continue
         if len(line) != len(columns):
             raise MetaVoxelError(
                 f"{path}, row {number}: {len(line)} cells where the header has {len(columns)}. "
                 "Separate cells with tabs and write n/a where a value is missing."
             )
-        row = Row(number, dict(zip(columns, (cell.strip() for cell in line), strict=True)))
+        row = Row(number, dict(zip(columns, line, strict=True)))
+        if row.cells[key] in MISSING:
+            raise MetaVoxelError(
+                f'{path}, row {number}, column "{key}": it is empty. Write a name.'
+            )
         if row.cells[key] in seen:
             raise MetaVoxelError(
                 f'{path}, row {number}, column "{key}": "{row.cells[key]}" stands in row '
@@ -85,7 +91,9 @@ def parse_cell(table: Table, row: Row, column: str, kind: Continuous | Categoric
     try:
         return kind.parse(at_least(cell)[0] if isinstance(kind, Continuous) else cell)
     except ValueError as error:
-        raise MetaVoxelError(f'{table.path}, row {row.number}, column "{column}": {error}.') from None
+        raise MetaVoxelError(
+            f'{table.path}, row {row.number}, column "{column}": {error}.'
+        ) from None
 
 
 def at_least(cell: str) -> tuple[str, bool]:

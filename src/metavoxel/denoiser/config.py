@@ -10,14 +10,19 @@ from metavoxel.diffusion.config import Strict
 class DenoiserConfig(Strict):
     """The LDM U-Net in 2D or 3D, with a head per scalar on its bottleneck (section 3.2)."""
 
-    channels: tuple[int, ...] = Field((64, 128), description="width of every level")
-    residual_blocks: int = Field(1, ge=1, description="residual blocks per level")
+    channels: tuple[int, ...] = Field(default=(64, 128), description="width of every level")
+    residual_blocks: int = Field(default=1, ge=1, description="residual blocks per level")
     attention_levels: tuple[int, ...] = Field(
-        (), description="levels with self- and cross-attention, 0 is the finest; the bottleneck "
+        default=(),
+        description="levels with self- and cross-attention, 0 is the finest; the bottleneck "
         "always has them",
     )
-    head_channels: int = Field(32, ge=1, description="channels of one attention head")
-    groups: int = Field(16, ge=1, description="groups of the group normalisation")
-    token_channels: int = Field(64, ge=1, description="width of a variable's cross-attention token")
-    scalar_head_channels: int = Field(64, ge=1, description="width inside a scalar's head")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the bottleneck features")
+    head_channels: int = Field(default=32, ge=1, description="channels of one attention head")
+    groups: int = Field(default=16, ge=1, description="groups of the group normalisation")
+    token_channels: int = Field(
+        default=64, ge=1, description="width of a variable's cross-attention token"
+    )
+    scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="dropout on the bottleneck features"
+    )

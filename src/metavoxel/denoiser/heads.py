@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
 
 
 def _block(dims: int, groups: int, channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.GroupNorm(groups, channels), nn.SiLU(), Conv[Conv.CONV, dims](channels, out, 3, padding=1)
+        nn.GroupNorm(groups, channels),
+        nn.SiLU(),
+        Conv[Conv.CONV, dims](channels, out, 3, padding=1),
     )
 
 

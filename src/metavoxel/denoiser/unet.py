@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
 from metavoxel.denoiser.heads import ScalarHead
 from metavoxel.errors import MetaVoxelError
-from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ class JointUNet(nn.Module):
             out_channels=field_channels,
             channels=config.channels,
             num_res_blocks=config.residual_blocks,
-            attention_levels=tuple(i in config.attention_levels for i in range(len(config.channels))),
+            attention_levels=tuple(
+                i in config.attention_levels for i in range(len(config.channels))
+            ),
             norm_num_groups=config.groups,
             num_head_channels=config.head_channels,
             with_conditioning=bool(layout.scalars),
             cross_attention_dim=config.token_channels if layout.scalars else None,
         )
-        self.backbone.time_embed = nn.Identity()  # ours takes one time per variable
+        del self.backbone.time_embed  # ours takes one time per variable
         self.time = TimeEmbedding([*layout.fields, *layout.scalars], 4 * width)
         states = {v: state for v, (state, _) in layout.scalars.items()}
         self.tokens = ScalarTokens(states, config.token_channels) if states else None
@@ -115,9 +117,7 @@ class JointUNet(nn.Module):
         for block in self.backbone.up_blocks:
             count = len(block.resnets)  # type: ignore[arg-type]
             skips, residuals = skips[:-count], skips[-count:]
-            h = block(
-                hidden_states=h, res_hidden_states_list=residuals, temb=emb, context=context
-            )
+            h = block(hidden_states=h, res_hidden_states_list=residuals, temb=emb, context=context)
         return self.backbone.out(h)
 
     @staticmethod

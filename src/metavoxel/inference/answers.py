@@ -102,7 +102,7 @@ Answer = ContinuousAnswer | CategoricalAnswer | ImageAnswer
 
 @dataclass(frozen=True, eq=False)
 class Answers(Mapping[str, Answer]):
-    """The answers to one question, by variable. Samples are joint: row i of each belongs together."""
+    """The answers to one question, by variable. Samples are joint: row i is one record."""
 
     variables: dict[str, Answer]
 

@@ -1,8 +1,8 @@
 """The same record under other values: abduction, action, prediction, with one diffusion model.
 
 The image is run forward along its own deterministic DDIM trajectory, given its true scalars, to the
-noise that explains it (abduction); that noise is run back given the changed ones (Song et al., 2021,
-section 4.3; Sanchez and Tsaftaris, 2022).
+noise that explains it (abduction); that noise is run back given the changed ones (Song et al.,
+2021, section 4.3; Sanchez and Tsaftaris, 2022).
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def _along(model: MetaVoxel, name: str, z: State, known: set[str], grid: list[in
     """Follow the DDIM trajectory of one variable over `grid`, forward or back in time."""
     process = model.process.processes[name]
     n = len(z[name])
-    t = {
-        v: torch.full((n,), 0 if v in known else model.process.T, device=model.device) for v in z
-    }
+    t = {v: torch.full((n,), 0 if v in known else model.process.T, device=model.device) for v in z}
     for now, then in itertools.pairwise(grid):
         # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
         at = torch.full((n,), max(now, 1), device=model.device)

@@ -41,7 +41,7 @@ class Query:
 
 def parse_query(text: str) -> Query:
     """Read "a, b | c=1, d=x". Raises MetaVoxelError with the part that cannot be read."""
-    left, bar, right = text.partition("|")
+    left, _, right = text.partition("|")
     if "|" in right:
         raise MetaVoxelError(f'The question "{text}" has more than one bar. {_HINT}')
     asked = tuple(name.strip() for name in left.split(","))

@@ -82,13 +82,14 @@ def _card(model: MetaVoxel, parts: Mapping[str, Cohort], scores: Mapping[str, An
         f"| {v} | {', '.join(f'{k} {x:.3g}' for k, x in values.items())} |"
         for v, values in scores["scores"].items()
     )
+    question = f"{next(iter(model.schema.scalars), 'image')} | {next(iter(model.schema.images))}"
     weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
     return f"""# MetaVoxel model
 
 A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {metavoxel.__version__}.
 It answers any question about these variables from any subset of them:
 
-    metavoxel ask THIS_FOLDER "{next(iter(model.schema.scalars), "image")} | {next(iter(model.schema.images))}=scan.nii.gz"
+    metavoxel ask THIS_FOLDER "{question}=scan.nii.gz"
 
 **Not a medical device.** For research only. It answers for scans prepared like its training data
 (preprocessing.json) from people like its training cohort, and for no others.
@@ -115,7 +116,7 @@ All scalars asked given the images, {scores["samples"]} samples, {scores["steps"
   overfits.
 - Memorisation of training images has not been measured for this model: do not share generated
   images of private cohorts before it has been.
-- Training settings are in training.yaml and config.yaml; what the paper leaves open is stated there.
+- Training settings, those that the paper leaves open too, are in training.yaml and config.yaml.
 """
 
 

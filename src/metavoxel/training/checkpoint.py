@@ -27,9 +27,7 @@ class AtomicCheckpoint(Callback):
         self.path, self.every, self.step_of = path, every, step_of
         self.saved = -1
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = self.step_of(pl_module)
         if step != self.saved and step % self.every == 0:
             self.saved = step

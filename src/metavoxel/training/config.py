@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from metavoxel.data.splits import Split, fold_split, fraction_split
 from metavoxel.diffusion.config import Strict
@@ -19,9 +19,9 @@ class FractionSplit(Strict):
     """Train / validation / test by fractions of the subjects; the paper's 89 / 1 / 10 %."""
 
     kind: Literal["fractions"] = "fractions"
-    train: float = Field(0.89, gt=0, le=1, description="share of the subjects to train on")
-    validation: float = Field(0.01, ge=0, lt=1, description="share that picks the epoch")
-    test: float = Field(0.10, ge=0, lt=1, description="share that is never touched")
+    train: float = Field(default=0.89, gt=0, le=1, description="share of the subjects to train on")
+    validation: float = Field(default=0.01, ge=0, lt=1, description="share that picks the epoch")
+    test: float = Field(default=0.10, ge=0, lt=1, description="share that is never touched")
     seed: int = 0
 
     def make(self, subjects: tuple[str, ...]) -> Split:
@@ -32,9 +32,9 @@ class FoldSplit(Strict):
     """One of k folds is the test fold; a share of the others is the validation split."""
 
     kind: Literal["folds"] = "folds"
-    folds: int = Field(5, ge=2, description="number of folds")
-    fold: int = Field(0, ge=0, description="the fold to test on, from 0")
-    validation: float = Field(0.1, ge=0, lt=1, description="share of the other folds")
+    folds: int = Field(default=5, ge=2, description="number of folds")
+    fold: int = Field(default=0, ge=0, description="the fold to test on, from 0")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the other folds")
     seed: int = 0
 
     def make(self, subjects: tuple[str, ...]) -> Split:
@@ -47,38 +47,47 @@ SplitConfig = Annotated[FractionSplit | FoldSplit, Field(discriminator="kind")]
 class JointTraining(Strict):
     """The joint stage: the denoiser on frozen encodings (Eq. 5)."""
 
-    steps: int = Field(10_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(16, ge=1, description="records per step and device")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW; the paper leaves it open")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW")
-    warmup_steps: int = Field(100, ge=0, description="linear warm-up; cosine decay follows")
-    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are kept")
+    steps: int = Field(default=10_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=16, ge=1, description="records per step and device")
+    learning_rate: float = Field(default=3e-4, gt=0, description="AdamW; the paper leaves it open")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW")
+    warmup_steps: int = Field(default=100, ge=0, description="linear warm-up; cosine decay follows")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="of the averaged weights that are kept"
+    )
     copies: int = Field(
-        8, ge=1, description="encodings cached per image: one as it is, the rest augmented"
+        default=8, ge=1, description="encodings cached per image: one as it is, the rest augmented"
     )
     augmentation: Augmentation = Field(default_factory=Augmentation)
-    validate_every: int = Field(500, ge=1, description="steps between validations")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints for --resume")
-    validation_draws: int = Field(8, ge=1, description="draws of (t, noise) per validation record")
-    answer_samples: int = Field(
-        8, ge=0, description="samples per validation record behind the logged CRPS; 0 turns it off"
+    validate_every: int = Field(default=500, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(
+        default=200, ge=1, description="steps between checkpoints for --resume"
     )
-    answer_steps: int = Field(10, ge=1, description="reverse steps behind the logged CRPS")
-    answers_every: int = Field(4, ge=1, description="validations between logged answers")
+    validation_draws: int = Field(
+        default=8, ge=1, description="draws of (t, noise) per validation record"
+    )
+    answer_samples: int = Field(
+        default=8,
+        ge=0,
+        description="samples per validation record behind the logged CRPS; 0 turns it off",
+    )
+    answer_steps: int = Field(default=10, ge=1, description="reverse steps behind the logged CRPS")
+    answers_every: int = Field(default=4, ge=1, description="validations between logged answers")
 
 
 class TrainingConfig(Strict):
     """Both stages."""
 
-    seed: int = Field(0, description="seed of everything random in training")
+    seed: int = Field(default=0, description="seed of everything random in training")
     precision: Literal["32", "bf16"] = Field(
-        "32", description="bf16 runs the network under autocast; the loss stays in float32"
+        default="32", description="bf16 runs the network under autocast; the loss stays in float32"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; all by default")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; all by default")
     split: SplitConfig = Field(default_factory=FractionSplit)
     complete_rows_only: bool = Field(
-        False, description="drop training records with anything missing (for comparison only)"
+        default=False,
+        description="drop training records with anything missing (for comparison only)",
     )
     autoencoder: AutoencoderTraining = Field(default_factory=AutoencoderTraining)
     joint: JointTraining = Field(default_factory=JointTraining)
@@ -88,15 +97,15 @@ class RunConfig(Strict):
     """What `metavoxel train --config` reads."""
 
     variables: Schema | None = Field(
-        None, alias="schema", description="inferred from the BIDS folder if left out"
+        default=None, alias="schema", description="inferred from the BIDS folder if left out"
     )
     resolution: float | None = Field(
-        None, gt=0, description="voxel size in millimetres of an inferred schema"
+        default=None, gt=0, description="voxel size in millimetres of an inferred schema"
     )
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
 
-    model_config = {**Strict.model_config, "populate_by_name": True}
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 def read_config(path: Path | str) -> RunConfig:

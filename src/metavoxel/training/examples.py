@@ -62,7 +62,7 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
             out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             for i, record in enumerate(cohort.records):
                 if name in record.values:
-                    scan = read_scan(Path(record.values[name]), image)
+                    scan = read_scan(Path(str(record.values[name])), image)
                     out[i] = np.round(scan.array * 255).astype(np.uint8)
                 progress(i + 1, len(cohort.records))
             out.flush()
@@ -72,12 +72,14 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
 
 
 def scalings(schema: Schema, cohort: Cohort) -> dict[str, LinearScaling]:
-    """The linear scaling of every continuous variable, fitted on the cohort (the training split)."""
+    """The linear scaling of every continuous variable, fitted on the training split."""
     out = {}
     for v, kind in schema.continuous.items():
-        values = [float(r.values[v]) for r in cohort.records if v in r.values]
+        values = [float(str(r.values[v])) for r in cohort.records if v in r.values]
         if not values:
-            raise MetaVoxelError(f'No training subject has a value for "{v}". Remove it from the schema.')
+            raise MetaVoxelError(
+                f'No training subject has a value for "{v}". Remove it from the schema.'
+            )
         out[v] = fit_scaling(torch.tensor(values, dtype=torch.float64), kind.range)
     return out
 

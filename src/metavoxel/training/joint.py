@@ -112,8 +112,15 @@ class JointModule(L.LightningModule):
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
         self.log(
-            f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch
+            f"{stage}/loss",
+            loss,
+            prog_bar=True,
+            on_epoch=on_epoch,
+            batch_size=size,
+            sync_dist=on_epoch,
         )
         for v, part in parts.items():
             if part.isfinite():
-                self.log(f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch)
+                self.log(
+                    f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch
+                )

@@ -83,7 +83,9 @@ def train(
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
     _joint_stage(model, config, folders, examples, console)
-    save_model(model, folders.model, model_files(model, config, parts, split, examples, folders.run))
+    save_model(
+        model, folders.model, model_files(model, config, parts, split, examples, folders.run)
+    )
     console.print(f"Model written to {folders.model}")
     return model
 
@@ -151,7 +153,7 @@ def _autoencoder_stage(
     given: Path | None,
     console: Console,
 ) -> None:
-    """Train, take over or reload every image's autoencoder; leave it frozen, with its statistics."""
+    """Train, take over or reload every autoencoder; leave it frozen, with its statistics."""
     done = folders.run / "autoencoder.safetensors"
     if not done.exists():
         if given is not None:

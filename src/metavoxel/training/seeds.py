@@ -22,12 +22,16 @@ def generator(*counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed(*counters))
 
 
-def rows_of_step(n: int, batch_size: int, step: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
+def rows_of_step(
+    n: int, batch_size: int, step: int, seed: int, rank: int = 0, world: int = 1
+) -> Tensor:
     """Which of n records make the batch of this step and rank, shape (batch_size,).
 
     Every record is seen once before any is seen again, in a new order on every pass.
     """
     first = (step * world + rank) * batch_size
     places = torch.arange(first, first + batch_size)
-    orders = {int(p): torch.randperm(n, generator=generator(seed, int(p))) for p in (places // n).unique()}
+    orders = {
+        int(p): torch.randperm(n, generator=generator(seed, int(p))) for p in (places // n).unique()
+    }
     return torch.stack([orders[int(i) // n][int(i) % n] for i in places])
