@@ -6,12 +6,12 @@ row without a scan and a scan without a row are both records, with what they hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metavoxel.data.records import Record
-from metavoxel.data.tables import MISSING, Table, at_least, parse_cell, read_table
+from metavoxel.data.tables import MISSING, Row, Table, at_least, parse_cell, read_table
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image, Schema
 
@@ -76,14 +76,13 @@ def read_cohort(root: Path, schema: Schema) -> Cohort:
         warnings.append(f"{len(unlisted)} scanned subjects have no row (such as {unlisted[0]}).")
     for subject in alone:
         visits[(subject, None)] = {}
-    records = [
-        Record(
-            subject,
-            session,
-            {**rows.get(subject, {}), **_session(root, schema, subject, session), **values},
-        )
-        for (subject, session), values in visits.items()
-    ]
+    places = (root, table.path.parent)
+    records, cut = [], []
+    for (subject, session), values in visits.items():
+        own, row = _session(places, schema, subject, session)
+        cut += [row] if row else []
+        records.append(Record(subject, session, {**rows.get(subject, {}), **own, **values}))
+    warnings += _cut_off("sessions.tsv", cut, schema)
     ordered = sorted(records, key=lambda r: (r.subject, r.session or ""))
     return Cohort(root, schema, tuple(ordered), tuple(warnings))
 
@@ -96,8 +95,8 @@ def check_trainable(cohort: Cohort) -> None:
         values = [r.values[v] for r in cohort.records if v in r.values]
         if not values:
             raise MetaVoxelError(
-                f'{cohort.root}: column "{v}" has no value in any training record. Fill it in, or '
-                "remove it from the schema."
+                f'{cohort.root}: "{v}" has no value in any training record. Fill it in, or remove '
+                "it from the schema."
             )
         if kind.kind == "categorical" and len(set(values)) < 2:
             raise MetaVoxelError(
@@ -127,6 +126,8 @@ def scan_files(root: Path) -> Iterable[ScanFile]:
             continue
         *parts, suffix = path.name.removesuffix(extension).split("_")
         entities = dict(part.split("-", 1) for part in parts if "-" in part)
+        if "sub" not in entities or "-" in suffix:
+            continue  # not a BIDS name
         subject, session = entities.pop("sub"), entities.pop("ses", None)
         yield ScanFile(path, f"sub-{subject}", session and f"ses-{session}", entities, suffix)
 
@@ -141,80 +142,126 @@ def _choose(
         raw = [f for f in matching if not any(e in f.entities for e in _DERIVED)]
         matching = raw or matching
     if not matching:
-        found = sorted({f.suffix for f in files}) or ["none"]
-        entities = "".join(f" and {k}-{x}" for k, x in wanted)
-        raise MetaVoxelError(
-            f"{root}: no image has the suffix {image.suffix}{entities}, which the schema wants for "
-            f'"{name}". The suffixes found are: {", ".join(found)}. Correct the schema.'
-        )
+        raise _no_image(files, image, name, root)
     by_visit: dict[tuple[str, str | None], list[ScanFile]] = {}
     for f in matching:
         by_visit.setdefault((f.subject, f.session), []).append(f)
     chosen, repeated = [], 0
     for candidates in by_visit.values():
-        runs = {f.entities.get("run", "") for f in candidates}
-        if len(candidates) > len(runs):
-            first, second = candidates[:2]
-            raise MetaVoxelError(
-                f'{first.path.parent}: {first.path.name} and {second.path.name} both fit "{name}". '
-                "Name the entities that choose one in the schema, as in entities: {desc: brain}."
-            )
+        others = [f for f in candidates[1:] if not _same_but_run(f, candidates[0])]
+        if others:
+            raise _ambiguous(candidates[0], others[0], name)
         repeated += len(candidates) > 1
-        chosen.append(min(candidates, key=lambda f: f.entities.get("run", "")))
-    notes = (
-        [f"{repeated} visits have several runs of {name}; the first is used."] if repeated else []
+        chosen.append(min(candidates, key=_run))
+    notes = [f"{repeated} visits have several runs of {name}; the lowest is used."]
+    return chosen, notes if repeated else []
+
+
+def _run(file: ScanFile) -> tuple[int, str]:
+    run = file.entities.get("run", "0")
+    return (int(run) if run.isdecimal() else 0, run)
+
+
+def _same_but_run(a: ScanFile, b: ScanFile) -> bool:
+    """Whether two files differ in their run, and in nothing else."""
+    runs = a.entities.get("run"), b.entities.get("run")
+    return runs[0] != runs[1] and {**a.entities, "run": ""} == {**b.entities, "run": ""}
+
+
+def _no_image(files: list[ScanFile], image: Image, name: str, root: Path) -> MetaVoxelError:
+    wanted = "".join(f" and {k}-{x}" for k, x in image.entities.items())
+    found = {(f.suffix, *(f"{k}-{x}" for k, x in f.entities.items() if k != "run")) for f in files}
+    listed = ["_".join([*rest, suffix]) for suffix, *rest in sorted(found)[:6]]
+    return MetaVoxelError(
+        f"{root}: no image has the suffix {image.suffix}{wanted}, which the schema wants for "
+        f'"{name}". The images found are: {", ".join(listed) or "none"}. Correct the suffix or the '
+        "entities in the schema."
     )
-    return chosen, notes
+
+
+def _ambiguous(a: ScanFile, b: ScanFile, name: str) -> MetaVoxelError:
+    keys = sorted({*a.entities, *b.entities} - {"run"})
+    choices = [
+        f"{k}: {' or '.join(x for x in (a.entities.get(k), b.entities.get(k)) if x)}"
+        for k in keys
+        if a.entities.get(k) != b.entities.get(k)
+    ]
+    mend = (
+        f"Choose in the schema with entities: {{{', '.join(choices)}}}."
+        if choices
+        else "Keep one of them."
+    )
+    return MetaVoxelError(
+        f'{a.path.parent}: {a.path.name} and {b.path.name} both fit "{name}". {mend}'
+    )
 
 
 def _rows(
     table: Table, schema: Schema
 ) -> tuple[dict[str, dict[str, float | str | Path]], list[str]]:
     """Values by subject, and warnings."""
+    elsewhere = _session_columns(table.path.parent)
     for v in schema.scalars:
-        if v not in table.columns:
+        if v not in table.columns and v not in elsewhere:
             raise MetaVoxelError(
                 f'{table.path}: there is no column "{v}"; the columns are '
                 f"{', '.join(table.columns)}. Correct the schema or the table."
             )
-    cut = {v: sum(at_least(x)[1] for _, x in table.known(v)) for v in schema.continuous}
-    warnings = [
-        f'{table.path.name}: {n} values of "{v}" are written with a + (such as 89+) and read as '
-        "the number itself."
-        for v, n in cut.items()
-        if n
-    ]
     rows: dict[str, dict[str, float | str | Path]] = {}
+    numbers: dict[str, int] = {}
     for row in table.rows:
         subject = row.cells["participant_id"]
         subject = subject if subject.startswith("sub-") else f"sub-{subject}"
         if subject in rows:
             raise MetaVoxelError(
-                f'{table.path}, row {row.number}, column "participant_id": "{subject}" stands '
-                "twice, with and without sub-. Keep one row."
+                f'{table.path}, row {row.number}, column "participant_id": "{subject}" stands in '
+                f"row {numbers[subject]} already, with or without sub-. Keep one row."
             )
-        rows[subject] = {
-            v: parse_cell(table, row, v, kind)
-            for v, kind in schema.scalars.items()
-            if row.cells[v] not in MISSING
-        }
-    return rows, warnings
+        numbers[subject] = row.number
+        rows[subject] = _values(table, row, schema)
+    return rows, _cut_off(table.path.name, table.rows, schema)
+
+
+def _values(table: Table, row: Row, schema: Schema) -> dict[str, float | str | Path]:
+    """What a row says; a cell or column that is not there is missing."""
+    return {
+        v: parse_cell(table, row, v, kind)
+        for v, kind in schema.scalars.items()
+        if row.cells.get(v, "") not in MISSING
+    }
+
+
+def _cut_off(name: str, rows: Sequence[Row], schema: Schema) -> list[str]:
+    """A warning for every column with values such as 89+."""
+    counts = {v: sum(at_least(r.cells.get(v, ""))[1] for r in rows) for v in schema.continuous}
+    return [
+        f'{name}: {n} values of "{v}" are written with a + (such as 89+) and read as '
+        "the number itself."
+        for v, n in counts.items()
+        if n
+    ]
+
+
+def _session_columns(dataset: Path) -> set[str]:
+    """The columns that stand in any sub-XX_sessions.tsv."""
+    paths = dataset.glob("sub-*/sub-*_sessions.tsv")
+    return {column for path in paths for column in read_table(path, "session_id").columns}
 
 
 def _session(
-    root: Path, schema: Schema, subject: str, session: str | None
-) -> dict[str, float | str | Path]:
-    """What sub-XX_sessions.tsv says of one visit; it overrides the participant's row."""
-    path = root / subject / f"{subject}_sessions.tsv"
-    if session is None or not path.is_file():
-        return {}
+    places: Iterable[Path], schema: Schema, subject: str, session: str | None
+) -> tuple[dict[str, float | str | Path], Row | None]:
+    """What sub-XX_sessions.tsv says of one visit, and its row; it overrides the participant's.
+
+    `places` are the datasets to look in: the derivative first, then the one with the participants.
+    """
+    paths = [place / subject / f"{subject}_sessions.tsv" for place in places]
+    path = next((p for p in paths if p.is_file()), None)
+    if session is None or path is None:
+        return {}, None
     table = read_table(path, key="session_id")
     for row in table.rows:
         label = row.cells["session_id"]
         if session == (label if label.startswith("ses-") else f"ses-{label}"):
-            return {
-                v: parse_cell(table, row, v, kind)
-                for v, kind in schema.scalars.items()
-                if v in table.columns and row.cells[v] not in MISSING
-            }
-    return {}
+            return _values(table, row, schema), row
+    return {}, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def fold_split(
 
 def write_split(split: Split, path: Path) -> None:
     """Write a split as JSON."""
-    with atomic_write(path) as temporary:
+    with atomic_write(Path(path)) as temporary:
         temporary.write_text(json.dumps(asdict(split), indent=2) + "\n")
 
 
@@ -78,18 +79,24 @@ def read_split(path: Path) -> Split:
     """Read a split. Raises MetaVoxelError if a subject is in two parts, or the file is no split."""
     data = read_yaml(path)
     try:
-        split = Split(
-            tuple(data["train"]), tuple(data["validation"]), tuple(data["test"]), data["made"]
-        )
+        train, validation, test = (_names(data[part]) for part in ("train", "validation", "test"))
+        split = Split(train, validation, test, str(data.get("made", "")))
     except (KeyError, TypeError):
         raise MetaVoxelError(
-            f"{path}: a split has train, validation, test and made; write it with write_split."
+            f"{path}: a split is a JSON object with lists of subjects called train, validation and "
+            "test. Write it with write_split."
         ) from None
     everyone = [*split.train, *split.validation, *split.test]
-    twice = sorted({s for s in everyone if everyone.count(s) > 1})
+    twice = sorted(s for s, count in Counter(everyone).items() if count > 1)
     if twice:
-        raise MetaVoxelError(f"{path}: {twice[0]} is in more than one part. Keep it in one.")
+        raise MetaVoxelError(f"{path}: {twice[0]} stands more than once. Keep it in one part.")
     return split
+
+
+def _names(listed: object) -> tuple[str, ...]:
+    if not isinstance(listed, list):
+        raise TypeError
+    return tuple(map(str, listed))
 
 
 def _split(order: Sequence[str], validation: int, test: int, made: str) -> Split:
