@@ -194,6 +194,21 @@ def verify(model: ModelFolder) -> None:
 
 
 @app.command()
+def evaluate(
+    model: ModelFolder,
+    bids: Annotated[Path, typer.Argument(help="the BIDS folder it was trained on")],
+    out: Annotated[Path, typer.Option(help="folder for report.json and report.md")],
+    samples: Annotated[int, typer.Option(min=1, help="samples behind the calibration")] = 32,
+    seed: Seed = 0,
+) -> None:
+    """Score a model on its test subjects: every scalar given the images, beside baselines."""
+    from metavoxel.evaluation.report import as_markdown
+    from metavoxel.evaluation.report import evaluate as run
+
+    sys.stdout.write(as_markdown(run(model, bids, out, samples, seed, errors)))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("demo"),
     resume: Annotated[

@@ -42,7 +42,7 @@ class AutoencoderTraining(Strict):
         default=20, ge=0, description="steps of linear rise of the learning rate"
     )
     kl_weight: float = Field(
-        default=1e-7, ge=0, description="weight of the KL term, summed over the latent as in MAISI"
+        default=3e-7, ge=0, description="weight of the KL term, summed over the latent as in MAISI"
     )
     latent_noise: float = Field(
         default=0.0,
