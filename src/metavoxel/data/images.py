@@ -218,7 +218,7 @@ def _resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     matrix, offset = to_source_voxel[:dims, :dims], to_source_voxel[:dims, 3]
     if np.allclose(to_source_voxel, np.eye(4), atol=1e-5) and source.shape == target.shape:
         return voxels
-    blurred = gaussian_filter(voxels, _blur(source.affine, target.affine, dims), mode="constant")
+    blurred = gaussian_filter(voxels, _blur(source.affine, target.affine, dims), mode="nearest")
     # grid-constant, not constant: that one drops a whole edge plane when rounding puts it 1e-15
     # outside the image.
     return affine_transform(

@@ -1,0 +1,94 @@
+"""Splits: by subject, from a seed, whole and without overlap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metavoxel.data.splits import Split, fold_split, fraction_split, read_split, write_split
+from metavoxel.errors import MetaVoxelError
+
+subjects = st.lists(
+    st.integers(0, 9999).map("sub-{:04d}".format), min_size=10, max_size=60, unique=True
+)
+seeds = st.integers(0, 2**31)
+
+
+def _parts(split: Split) -> list[set[str]]:
+    return [set(split.train), set(split.validation), set(split.test)]
+
+
+def _assert_whole(split: Split, everyone: list[str]) -> None:
+    assert sorted([*split.train, *split.validation, *split.test]) == sorted(everyone)
+
+
+@settings(max_examples=40, deadline=None)
+@given(subjects, seeds, st.randoms(use_true_random=False))
+def test_fractions_are_whole_disjoint_and_blind_to_order(everyone, seed, shuffle) -> None:
+    split = fraction_split(everyone, seed)
+    _assert_whole(split, everyone)
+    assert all(_parts(split))
+    other = list(everyone)
+    shuffle.shuffle(other)
+    assert fraction_split([*other, other[0]], seed) == split
+
+
+@settings(max_examples=40, deadline=None)
+@given(subjects, seeds, st.integers(2, 8), st.randoms(use_true_random=False))
+def test_folds_are_whole_disjoint_and_blind_to_order(everyone, seed, folds, shuffle) -> None:
+    splits = [fold_split(everyone, folds, f, seed) for f in range(folds)]
+    for split in splits:
+        _assert_whole(split, everyone)
+        assert all(_parts(split))
+    assert sorted(s for split in splits for s in split.test) == sorted(everyone)
+    other = list(everyone)
+    shuffle.shuffle(other)
+    assert [fold_split(other, folds, f, seed) for f in range(folds)] == splits
+
+
+def test_seeds_differ_and_the_paper_s_fractions_are_the_default() -> None:
+    everyone = [f"sub-{i}" for i in range(100)]
+    split = fraction_split(everyone, 0)
+    assert [len(p) for p in _parts(split)] == [89, 1, 10]
+    assert split != fraction_split(everyone, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: fold_split(["a", "b"], 3, 0, 0), "cannot make 3 folds"),
+        (lambda: fold_split(["a", "b", "c"], 3, 3, 0), "no fold 3"),
+        (lambda: fraction_split(["a", "b"], 0), "too few"),
+        (lambda: fraction_split(["a", "b", "c"], 0, (0.5, 0.1, 0.1)), "add up to 1"),
+    ],
+)
+def test_impossible_splits_are_refused(make, message: str) -> None:
+    with pytest.raises(MetaVoxelError, match=message):
+        make()
+
+
+def test_a_split_on_disk_says_how_it_was_made(tmp_path: Path) -> None:
+    split = fold_split([f"sub-{i}" for i in range(12)], 4, 1, seed=7)
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json") == split
+    assert "seed 7" in json.loads((tmp_path / "split.json").read_text())["made"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train": ["a"], "validation": ["a"], "test": ["b"]}', "a stands more than once"),
+        ('{"train": ["a"]}', "lists of subjects"),
+        ('{"train": "abc", "validation": [], "test": []}', "lists of subjects"),
+        ("[]", "lists of subjects"),
+        ('{"train": [', "not valid"),
+    ],
+)
+def test_a_bad_split_file_gets_a_sentence(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(MetaVoxelError, match=rf"split\.json.*{message}"):
+        read_split(tmp_path / "split.json")
