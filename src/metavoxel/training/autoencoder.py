@@ -44,12 +44,6 @@ class AutoencoderTraining(Strict):
     kl_weight: float = Field(
         default=3e-7, ge=0, description="weight of the KL term, summed over the latent as in MAISI"
     )
-    latent_noise: float = Field(
-        default=0.0,
-        ge=0,
-        description="standard deviation of noise added to the latent in training, beside sigma: "
-        "the decoder learns to forgive the small errors of the denoiser; 0 is the paper",
-    )
     perceptual: Perceptual = Field(
         default="spectral",
         description="perceptual loss: spectral needs no download (distance of Fourier amplitudes, "
@@ -204,8 +198,7 @@ class AutoencoderModule(L.LightningModule):
         s = self.settings
         with self._autocast():
             mu, sigma = self.encoder.moments(x)
-            spread = (sigma.square() + s.latent_noise**2).sqrt()
-            recon = self.encoder.render(mu + spread * torch.randn_like(spread)).float()
+            recon = self.encoder.render(mu + sigma * torch.randn_like(sigma)).float()
         losses = {"l1": (recon - x).abs().mean(), "kl": kl_divergence(mu.float(), sigma.float())}
         loss = losses["l1"] + s.kl_weight * losses["kl"]
         if s.perceptual_weight > 0:
