@@ -47,10 +47,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             folder.replace(previous)
         temporary.replace(folder)
     except OSError as error:
-        if previous.exists() and not folder.exists():
-            previous.replace(folder)
         raise _cannot_write(folder, error) from error
     finally:
+        if previous.exists() and not folder.exists():  # interrupted between the two renames
+            previous.replace(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
 

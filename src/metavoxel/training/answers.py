@@ -54,16 +54,16 @@ class HeldOutAnswers(Callback):
 
 
 def held_out_scores(
-    model: MetaVoxel, examples: Examples, samples: int, steps: int
+    model: MetaVoxel, examples: Examples, samples: int, steps: int, records: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Ask for all scalars given the images; score them against what was recorded.
+    """Ask for all scalars given the images of the first `records`; score what comes back.
 
     Continuous: `mae` and `crps` in the variable's unit, `calibration` = variance of the samples
     over squared error of their mean, corrected for their number, 1 when calibrated. Categorical:
     `accuracy`, `log_loss` (of the sampled frequencies, one added to each label).
     """
     imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
-    rows = imaged.nonzero().flatten()
+    rows = imaged.nonzero().flatten()[:records]
     if not len(rows):
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))

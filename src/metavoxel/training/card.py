@@ -18,7 +18,8 @@ from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
 
-_CALIBRATION_SAMPLES, _CALIBRATION_STEPS = 32, 25
+_CALIBRATION_SAMPLES, _CALIBRATION_STEPS = 16, 20
+_CALIBRATION_RECORDS = 64  # at most: sampling for ten thousand would take longer than training
 
 
 def model_files(
@@ -45,14 +46,15 @@ def model_files(
 
 def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
     """Scores of the answers given the images, on the validation split."""
+    records = min(len(examples), _CALIBRATION_RECORDS)
     scores = (
-        held_out_scores(model, examples, _CALIBRATION_SAMPLES, _CALIBRATION_STEPS)
-        if len(examples)
+        held_out_scores(model, examples, _CALIBRATION_SAMPLES, _CALIBRATION_STEPS, records)
+        if records
         else {}
     )
     return {
         "split": "validation",
-        "records": len(examples),
+        "records": records,
         "question": f"{', '.join(model.schema.scalars)} | {', '.join(model.schema.images)}",
         "samples": _CALIBRATION_SAMPLES,
         "steps": _CALIBRATION_STEPS,
