@@ -1,8 +1,10 @@
 """A simulated cohort: T1w scans grown by a known causal model, as BIDS, with the exact truth.
 
-The clinical variables and measurements are drawn as in `metavoxel.data.causal`, the scans grown from
-them as in `metavoxel.data.anatomy`. A scan depends on the person through the measurements alone, so
-p(age | measurements), exact by quadrature, is the best that anyone could say given the scan.
+The clinical variables and measurements are drawn as in `metavoxel.data.causal`, the scans grown
+from them as in `metavoxel.data.anatomy`. A scan depends on the person through the measurements
+alone, so p(age | measurements), exact by quadrature, is the best that anyone could say given the
+scan. It is in derivatives/truth; a 2D slice does not show the hippocampi, so there it is given the
+other measurements.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from joblib import Parallel, delayed
+from PIL import Image as Picture
 
 import metavoxel
-from metavoxel.data.anatomy import grid, grow
-from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, UNITS, CausalModel, Person
+from metavoxel.data.anatomy import grid, grow, middle
+from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write
 
 SETTINGS = "simulation.json"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_BRIGHTEST = 1.3  # intensity that becomes 255
+_UNSEEN_IN_A_SLICE = ("hippocampus_volume",)
 
 
 def simulate(
@@ -36,30 +41,35 @@ def simulate(
     seed: int = 0,
     resolution: float = 4.0,
     missing: float = 0.2,
+    slices: bool = False,
     progress: Callable[[int, int], None] | None = None,
     jobs: int | None = None,
 ) -> None:
     """Write a simulated cohort to `out` as a BIDS dataset.
 
     Every cell of participants.tsv is n/a with probability `missing`; the complete table, the
-    measurements and the exact posterior of every person are in derivatives/truth. Person i depends
-    on (seed, i) alone. Scans that are there already are kept, so an interrupted call can be
-    repeated. Raises MetaVoxelError for settings that cannot be or a folder that holds other things.
+    measurements and the exact posterior of every person are in derivatives/truth. With `slices`
+    each person is one axial PNG through the ventricles, not a NIfTI volume. Person i depends on
+    (seed, i) alone. Scans that are there already are kept, so an interrupted call can be repeated
+    and a cohort extended. `progress` is called with (done, subjects); `jobs` processes work, all
+    cores by default. Raises MetaVoxelError for settings that cannot be, or a folder that holds
+    other things.
     """
     out = Path(out)
-    _check(subjects, resolution, missing)
-    _open(out, {"seed": seed, "resolution": resolution, "missing": missing})
+    _check(subjects, seed, resolution, missing)
+    settings = {"seed": seed, "resolution": resolution, "missing": missing, "slices": slices}
+    _open(out, settings | {"version": metavoxel.__version__}, subjects)
     model = CausalModel()
     people = [model.draw(_rng(seed, i, "person")) for i in range(subjects)]
-    tasks = (
-        delayed(_write_scan)(out, i, person, seed, resolution) for i, person in enumerate(people)
-    )
+    write = _write_slice if slices else _write_volume
+    tasks = (delayed(write)(out, i, person, seed, resolution) for i, person in enumerate(people))
     workers = jobs or min(os.cpu_count() or 1, 8)
     for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(tasks), start=1):
         if progress is not None:
             progress(done, subjects)
+    visible = [m for m in MEASUREMENTS if not (slices and m in _UNSEEN_IN_A_SLICE)]
+    _write_truth(out / "derivatives" / "truth", people, model, visible)
     _write_tables(out, people, seed, missing)
-    _write_truth(out / "derivatives" / "truth", people, model)
 
 
 def name(index: int) -> str:
@@ -67,47 +77,80 @@ def name(index: int) -> str:
     return f"sub-{index + 1:04d}"
 
 
-def _check(subjects: int, resolution: float, missing: float) -> None:
+def _check(subjects: int, seed: int, resolution: float, missing: float) -> None:
     if subjects < 1:
         raise MetaVoxelError(f"--subjects is {subjects}; simulate at least one.")
-    if not 1 <= resolution <= 10:
-        raise MetaVoxelError(f"--resolution is {resolution:g} mm; choose 1 to 10.")
+    if seed < 0:
+        raise MetaVoxelError(f"--seed is {seed}; choose 0 or more.")
+    if not 1 <= resolution <= 8:
+        raise MetaVoxelError(f"--resolution is {resolution:g} mm; choose 1 to 8.")
     if not 0 <= missing < 1:
         raise MetaVoxelError(f"--missing is {missing:g}; it is a share, from 0 to below 1.")
 
 
-def _open(out: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but the same simulation."""
+def _open(out: Path, settings: dict[str, Any], subjects: int) -> None:
+    """Refuse a folder that holds anything but the same simulation, of as many people at most."""
     path = out / SETTINGS
-    if path.is_file():
-        if json.loads(path.read_text()) != settings:
-            raise MetaVoxelError(
-                f"{out} holds a simulation with other settings. Choose another folder, or remove it."
-            )
+    if out.exists() and not out.is_dir():
+        raise MetaVoxelError(f"{out} is a file. Choose a folder.")
+    if not path.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise MetaVoxelError(f"{out} is not empty. Choose another folder, or empty it.")
+        _write(path, json.dumps(settings) + "\n")
+        _write(out / ".bidsignore", f"{SETTINGS}\n")
         return
-    if out.exists() and any(out.iterdir()):
-        raise MetaVoxelError(f"{out} is not empty. Choose another folder, or empty it.")
-    _write(path, json.dumps(settings) + "\n")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if found != settings:
+        raise MetaVoxelError(
+            f"{out} holds a simulation with other settings. Choose another folder, or remove it."
+        )
+    if (out / name(subjects)).exists():
+        raise MetaVoxelError(
+            f"{out} holds more than {subjects} subjects. Ask for as many, or choose another folder."
+        )
 
 
-def _write_scan(out: Path, index: int, person: Person, seed: int, resolution: float) -> None:
-    subject = name(index)
-    path = out / subject / "anat" / f"{subject}_T1w.nii.gz"
+def _write_volume(out: Path, index: int, person: Person, seed: int, resolution: float) -> None:
+    path = out / name(index) / "anat" / f"{name(index)}_T1w.nii.gz"
     if path.exists():
         return
-    affine, shape = grid(resolution)
-    brain = grow(person.measurements, affine, shape, resolution, _rng(seed, index, "scan"))
-    levels = np.round(np.clip(brain / 1.3, 0, 1) * 255).astype(np.uint8)
+    levels, affine = _scan(index, person, seed, resolution)
     image = nib.Nifti1Image(levels, affine)
     image.header.set_xyzt_units("mm")
     # No time stamp in the archive: the same person is the same file, byte for byte.
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream:
-        stream.write(image.to_bytes())
+    packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    _write_with_sidecar(path, packed, seed, resolution)
+
+
+def _write_slice(out: Path, index: int, person: Person, seed: int, resolution: float) -> None:
+    path = out / name(index) / "anat" / f"{name(index)}_T1w.png"
+    if path.exists():
+        return
+    levels, affine = _scan(index, person, seed, resolution)
+    picture = io.BytesIO()
+    # Rows from anterior to posterior, columns from the subject's left to right: nose up.
+    Picture.fromarray(levels[:, ::-1, middle(affine)].T).save(picture, format="png")
+    _write_with_sidecar(path, picture.getvalue(), seed, resolution)
+
+
+def _scan(
+    index: int, person: Person, seed: int, resolution: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The person's brain as 8-bit levels, and its affine."""
+    affine, shape = grid(resolution)
+    brain = grow(person.measurements, affine, shape, resolution, _rng(seed, index, "scan"))
+    return np.round(np.clip(brain / _BRIGHTEST, 0, 1) * 255).astype(np.uint8), affine
+
+
+def _write_with_sidecar(path: Path, content: bytes, seed: int, resolution: float) -> None:
+    """The scan last: where it is, the person is finished."""
     sidecar = {"Simulated": True, "Resolution": resolution, "Seed": seed}
-    _write(path.with_name(f"{subject}_T1w.json"), json.dumps(sidecar) + "\n")
+    _write(path.with_name(f"{path.name.split('.')[0]}.json"), json.dumps(sidecar) + "\n")
     with atomic_write(path) as temporary:
-        temporary.write_bytes(packed.getvalue())
+        temporary.write_bytes(content)
 
 
 def _write_tables(out: Path, people: list[Person], seed: int, missing: float) -> None:
@@ -117,7 +160,14 @@ def _write_tables(out: Path, people: list[Person], seed: int, missing: float) ->
         cells = (f"{person.age:.1f}", person.sex, person.diagnosis)
         rows.append([name(i), *("n/a" if x else c for x, c in zip(lost, cells, strict=True))])
     _write_tsv(out / "participants.tsv", ["participant_id", "age", "sex", "diagnosis"], rows)
-    described = {
+    _write(out / "participants.json", json.dumps(_described(), indent=2) + "\n")
+    _write(out / "README", "Simulated by metavoxel; nobody here exists.\n")
+    _describe(out, "Simulated cohort", "raw")
+
+
+def _described() -> dict[str, Any]:
+    """What participants.json says of the clinical variables."""
+    return {
         "age": {"Description": "Age at the scan", "Units": "years"},
         "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
         "diagnosis": {
@@ -129,19 +179,18 @@ def _write_tables(out: Path, people: list[Person], seed: int, missing: float) ->
             },
         },
     }
-    _write(out / "participants.json", json.dumps(described, indent=2) + "\n")
-    _write(out / "README", "Simulated by metavoxel; nobody here exists.\n")
-    _describe(out, "Simulated cohort", "raw")
 
 
-def _write_truth(folder: Path, people: list[Person], model: CausalModel) -> None:
-    """Complete values, measurements, and the posterior given all four measurements."""
+def _write_truth(
+    folder: Path, people: list[Person], model: CausalModel, visible: list[str]
+) -> None:
+    """Complete values, measurements, and the posterior given the visible measurements."""
     columns = ["participant_id", "age", "sex", "diagnosis", *MEASUREMENTS]
     columns += ["age_mean", "age_std", *(f"age_q{100 * q:g}" for q in _QUANTILES)]
     columns += [f"p_{label}" for label in (*SEXES, *DIAGNOSES)]
     rows = []
     for i, person in enumerate(people):
-        posterior = model.posterior(person.measurements)
+        posterior = model.posterior({m: person.measurements[m] for m in visible})
         numbers = [
             *person.measurements.values(),
             posterior.mean,
@@ -153,13 +202,28 @@ def _write_truth(folder: Path, people: list[Person], model: CausalModel) -> None
         cells = [name(i), f"{person.age:.1f}", person.sex, person.diagnosis]
         rows.append([*cells, *(f"{x:.5g}" for x in numbers)])
     _write_tsv(folder / "participants.tsv", columns, rows)
-    about = {m: {"Description": f"True {m.replace('_', ' ')}", "Units": UNITS[m]} for m in UNITS}
-    about |= {
-        "age_mean": {"Description": "Mean of p(age | measurements)", "Units": "years"},
-        "age_std": {"Description": "Standard deviation of p(age | measurements)", "Units": "years"},
-    }
+    about = _described() | _truth_described(", ".join(visible))
     _write(folder / "participants.json", json.dumps(about, indent=2) + "\n")
     _describe(folder, "Truth behind a simulated cohort", "derivative")
+
+
+def _truth_described(given: str) -> dict[str, Any]:
+    """What the truth's participants.json says of the measurements and the posterior."""
+    about: dict[str, Any] = {
+        m: {"Description": f"True {m.replace('_', ' ')}", "Units": kind.unit}
+        for m, kind in MEASUREMENTS.items()
+    }
+    words = {"age_mean": "Mean", "age_std": "Standard deviation"}
+    words |= {f"age_q{100 * q:g}": f"{100 * q:g}% quantile" for q in _QUANTILES}
+    about |= {
+        column: {"Description": f"{said} of p(age | {given})", "Units": "years"}
+        for column, said in words.items()
+    }
+    for variable, labels in (("sex", SEXES), ("diagnosis", DIAGNOSES)):
+        about |= {
+            f"p_{label}": {"Description": f"p({variable} = {label} | {given})"} for label in labels
+        }
+    return about
 
 
 def _describe(folder: Path, title: str, kind: str) -> None:
