@@ -21,7 +21,8 @@ from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.process import Process
-from metavoxel.diffusion.schedule import cosine
+from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
+from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
@@ -144,23 +145,29 @@ class MetaVoxel(nn.Module):
             processes[v] = GaussianProcess(gaussian, config.image_prediction)
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:
-            std = self.scalings[v].std if config.continuous_prediction != "epsilon" else 1.0
-            processes[v] = GaussianProcess(gaussian, config.continuous_prediction, std)
+            processes[v] = _continuous(config, gaussian, self.scalings[v].std)
             shapes[v] = (1,)
         for v, kind in self.schema.categorical.items():
             K = len(kind.labels)  # noqa: N806
-            processes[v] = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
+            discrete = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
+            reads_out = config.categorical_prediction == "read_out"
+            processes[v] = CategoricalReadOut(discrete) if reads_out else discrete
             shapes[v] = (K,)
         return JointProcess(processes, shapes)
 
     def _layout(self) -> Layout:
         fields = {v: self.process.shapes[v][0] for v in self.schema.images}
         grids = [self.process.shapes[v][1:] for v in self.schema.images]
-        scalars = {
-            v: (getattr(self.process.processes[v], "states", 1), self.process.shapes[v][0])
-            for v in self.schema.scalars
-        }
+        scalars = {v: self.process.processes[v].widths for v in self.schema.scalars}
         return Layout(fields, scalars, grids[0] if grids else ())
+
+
+def _continuous(config: DiffusionConfig, schedule: Schedule, std: float) -> Process:
+    prediction = config.continuous_prediction
+    if prediction == "read_out":
+        return GaussianReadOut(GaussianProcess(schedule, "v", std))
+    # The paper's loss is the plain squared error of the noise, whose variance is 1.
+    return GaussianProcess(schedule, prediction, 1.0 if prediction == "epsilon" else std)
 
 
 def save_model(

@@ -36,6 +36,10 @@ class CategoricalProcess:
     def states(self) -> int:
         return self.K + (self.kernel == "absorbing")
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        return self.states, self.K
+
     def stationary(self, like: Tensor) -> Tensor:
         """pi, shape (states,)."""
         if self.kernel == "uniform":

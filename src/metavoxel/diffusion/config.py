@@ -102,8 +102,16 @@ class DiffusionConfig(Strict):
     image_prediction: Prediction = Field(
         default="v", description="what the network says of an image: epsilon (the paper), x0 or v"
     )
-    continuous_prediction: Prediction = Field(
-        default="v", description="what it says of a continuous variable; at t = T, v is -x0"
+    continuous_prediction: Prediction | Literal["read_out"] = Field(
+        default="read_out",
+        description="what it says of a continuous variable: epsilon (the paper), x0, v, or its "
+        "mean and variance given the rest of the record, which Bayes' rule joins with z_t "
+        "(read_out)",
+    )
+    categorical_prediction: Literal["label", "read_out"] = Field(
+        default="read_out",
+        description="what it says of a categorical variable: its clean label given all of z_t (the "
+        "paper), or given the rest of the record, which Bayes' rule joins with z_t (read_out)",
     )
     categorical_kernel: Kernel = Field(
         default="uniform", description="D3PM kernel: uniform (Eq. 4) or absorbing (a mask state)"

@@ -33,6 +33,10 @@ class GaussianProcess:
         if self.prediction == "epsilon" and self.schedule.zero_terminal_snr:
             raise ValueError("at zero terminal SNR the noise says nothing of z_0; predict x0 or v")
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        return 1, 1
+
     def noise(
         self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None
     ) -> Tensor:

@@ -20,6 +20,11 @@ class Process(Protocol):
     @property
     def schedule(self) -> Schedule: ...
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of a scalar: the width of its noisy state, and of the network's prediction."""
+        ...
+
     def noise(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """Everything random in one draw of q(z_t | z_0), for n records, on the CPU.
 
