@@ -1,0 +1,82 @@
+"""Read-outs: Bayes' rule joins what the network says with what z_t says, exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metavoxel.diffusion.categorical import CategoricalProcess
+from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.diffusion.gaussian import GaussianProcess
+from metavoxel.diffusion.joint import JointProcess
+from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
+from metavoxel.diffusion.schedule import cosine, linear, rescale_zero_terminal_snr
+from metavoxel.inference.samplers import Condition, one_evaluation, sample
+
+SCHEDULE = rescale_zero_terminal_snr(linear(1000))
+TIMES = torch.tensor([0, 1, 10, 300, 700, 999, 1000])
+
+
+def test_continuous_read_out_is_the_gaussian_posterior() -> None:
+    """E[z_0 | z_t] of prior N(m, r) and evidence N(sqrt(a) z_0, 1 - a), at every t."""
+    process = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.4))
+    n = len(TIMES)
+    mean, log_variance, zt = torch.randn(3, n, 1)
+    a, r = SCHEDULE.alpha_bar(TIMES)[:, None], 0.16 * log_variance.exp()
+    expected = ((1 - a) * mean + r * a.sqrt() * zt) / (1 - a + r * a)
+    answer = process.clean(torch.cat([mean, log_variance], 1), zt, TIMES)
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
+def test_categorical_read_out_is_bayes_rule(kernel: str) -> None:
+    """p(z_0 | z_t) from a prior over labels and the matrix of q(z_t | z_0)."""
+    discrete = CategoricalProcess(cosine(1000), 3, kernel)  # type: ignore[arg-type]
+    process = CategoricalReadOut(discrete)
+    prior = torch.tensor([0.2, 0.5, 0.3])
+    for t in TIMES[1:]:
+        forward = discrete.marginal(torch.eye(3), t.expand(3))  # (label, state)
+        for state in range(discrete.states):
+            joint = prior * forward[:, state]
+            if joint.sum() == 0:
+                continue
+            zt = torch.eye(discrete.states)[state][None]
+            answer = process.clean(prior.log()[None], zt, t[None])
+            torch.testing.assert_close(answer[0], joint / joint.sum(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_constant_read_out_samples_its_own_distribution() -> None:
+    """If the rest says N(m, r) and p, the samples are N(m, r) and p, and so is one evaluation."""
+    n, mean, std = 4000, 0.3, 0.2
+    p = torch.tensor([0.2, 0.5, 0.3])
+    process = JointProcess(
+        {
+            "age": GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.5)),
+            "group": CategoricalReadOut(CategoricalProcess(cosine(1000), 3)),
+        },
+        {"age": (1,), "group": (3,)},
+    )
+
+    def denoise(z, t, asked):
+        log_variance = torch.tensor(std**2 / 0.25).log().expand(len(z["age"]), 1)
+        age = torch.cat([torch.full_like(log_variance, mean), log_variance], 1)
+        return {"age": age, "group": p.log().expand(len(z["age"]), 3)}
+
+    generator = torch.Generator().manual_seed(0)
+    condition, asked = Condition(n), ["age", "group"]
+    z = sample(denoise, process, condition, asked, SamplingConfig(steps=100), generator)
+    assert abs(z["age"].mean() - mean) < 4 * std / n**0.5 + 0.002
+    assert abs(z["age"].std() / std - 1) < 0.05
+    assert (z["group"].mean(0) - p).abs().max() < 4 * (0.25 / n) ** 0.5
+    point = one_evaluation(denoise, process, condition, asked, generator)
+    torch.testing.assert_close(point["age"], torch.full((n, 1), mean))
+    torch.testing.assert_close(point["group"], p.expand(n, 3))
+
+
+def test_read_outs_keep_extreme_predictions_finite() -> None:
+    """A network's first outputs may be anything; losses and gradients stay finite."""
+    process = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=1e-3))
+    prediction = (100 * torch.randn(len(TIMES), 2)).requires_grad_()
+    z0, noise = torch.randn(2, len(TIMES), 1)
+    process.loss(prediction, z0, TIMES, noise).sum().backward()
+    assert prediction.grad is not None and prediction.grad.isfinite().all()
