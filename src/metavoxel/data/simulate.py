@@ -51,8 +51,8 @@ def simulate(
     measurements and the exact posterior of every person are in derivatives/truth. With `slices`
     each person is one axial PNG through the ventricles, not a NIfTI volume. Person i depends on
     (seed, i) alone. Scans that are there already are kept, so an interrupted call can be repeated
-    and a cohort extended. `progress` is called with (done, subjects); `jobs` processes work, all
-    cores by default. Raises MetaVoxelError for settings that cannot be, or a folder that holds
+    and a cohort extended. `progress` is called with (done, subjects); `jobs` processes work, by
+    default as many as pay. Raises MetaVoxelError for settings that cannot be, or a folder that holds
     other things.
     """
     out = Path(out)
@@ -63,7 +63,7 @@ def simulate(
     people = [model.draw(_rng(seed, i, "person")) for i in range(subjects)]
     write = _write_slice if slices else _write_volume
     tasks = (delayed(write)(out, i, person, seed, resolution) for i, person in enumerate(people))
-    workers = jobs or min(os.cpu_count() or 1, 8)
+    workers = jobs or _workers(subjects, resolution)
     for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(tasks), start=1):
         if progress is not None:
             progress(done, subjects)
@@ -75,6 +75,11 @@ def simulate(
 def name(index: int) -> str:
     """The participant id of person number `index`."""
     return f"sub-{index + 1:04d}"
+
+
+def _workers(subjects: int, resolution: float) -> int:
+    """Processes worth their start: one for every hundred 4 mm scans, as many as there are cores."""
+    return min(os.cpu_count() or 1, 1 + int(subjects * (4 / resolution) ** 3) // 100)
 
 
 def _check(subjects: int, seed: int, resolution: float, missing: float) -> None:
