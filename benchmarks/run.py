@@ -1,6 +1,6 @@
-"""What an answer costs: one network evaluation beside the paper's protocol, side by side in one run.
+"""What an answer costs: one network evaluation beside the paper's protocol, in one run.
 
-Times depend on the network's shape, not on its weights, so an untrained network is timed: the one of
+Times depend on the network's shape, not on its weights, so an untrained network is timed: that of
 configs/ixi-cpu.yaml. The paper's protocol is 3 samples of 50 steps. The interleaved repetitions and
 the medians are there because machines are shared and noisy; read the ratios.
 """
@@ -48,7 +48,7 @@ def main() -> None:
             answer()
             seconds[name].append(time.perf_counter() - start)
     base = statistics.median(seconds["one evaluation"][1:])
-    print(f"All scalars given the image, one scan, {torch.get_num_threads()} threads, {CONFIG.name}")
+    print(f"All scalars given the image, {torch.get_num_threads()} threads, {CONFIG.name}")
     print(f"{'answer':32} {'seconds':>9} {'ratio':>7}")
     for name, times in seconds.items():
         median = statistics.median(times[1:])
