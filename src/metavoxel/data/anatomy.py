@@ -45,7 +45,7 @@ class Template:
 
     affine: np.ndarray
     t1: np.ndarray
-    brain: np.ndarray  # 1 in the brain, 0 outside
+    brain: np.ndarray  # 0-1, above 0.5 in the brain
     near: np.ndarray  # 1 in the brain and in the rim that blurring gives it
     cortex: np.ndarray  # grey-matter share of the cortical ribbon, 0-1
     hippocampi: np.ndarray  # smooth indicator, 0-1
@@ -74,7 +74,8 @@ def template(resolution: float) -> Template:
     return Template(
         affine=affine,
         t1=gaussian_filter(t1, sigma),
-        brain=brain.astype(np.float64),
+        # Smooth at the scale of a voxel: sulci would fray the border of coarse scans.
+        brain=gaussian_filter(brain.astype(np.float64), resolution / 2 / _TEMPLATE_MM),
         near=np.asarray(binary_dilation(brain, iterations=4), dtype=np.float64),
         cortex=gaussian_filter(cortex, sigma),
         hippocampi=_hippocampi(world),
@@ -114,7 +115,7 @@ def grow(
     )
     thinned = 1 - measured["cortical_thickness"] / _THICKNESS_MM
     shrunk = 1 - measured["hippocampus_volume"] / _HIPPOCAMPI_ML
-    fluid = np.clip(1.6 * thinned * cortex + 1.3 * shrunk * hippocampi, -0.3, 0.9)
+    fluid = np.clip(1.6 * thinned * cortex + 1.8 * shrunk * hippocampi, -0.3, 0.95)
     inside = 1 / (1 + np.exp(np.clip(4 * beyond / max(resolution, 2), -30, 30)))
     fluid = fluid + (1 - fluid) * inside
     signal = (1 - fluid) * t1 + fluid * np.minimum(t1, _FLUID)
@@ -155,7 +156,7 @@ def _placed(
     points = points[:, near]
     # The random deformation changes the volume by a few per cent, which one correction undoes.
     share = look_up(base.brain, _voxel(points / size + base.centre, base.affine), order=1)
-    size *= (brain_ml / (share.sum() * resolution**3 / 1000)) ** (1 / 3)
+    size *= (brain_ml / ((share > 0.5).sum() * resolution**3 / 1000)) ** (1 / 3)
     return points / size + base.centre, near.reshape(shape)
 
 

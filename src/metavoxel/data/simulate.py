@@ -52,8 +52,8 @@ def simulate(
     each person is one axial PNG through the ventricles, not a NIfTI volume. Person i depends on
     (seed, i) alone. Scans that are there already are kept, so an interrupted call can be repeated
     and a cohort extended. `progress` is called with (done, subjects); `jobs` processes work, by
-    default as many as pay. Raises MetaVoxelError for settings that cannot be, or a folder that holds
-    other things.
+    default as many as pay. Raises MetaVoxelError for settings that cannot be, or a folder that
+    holds other things.
     """
     out = Path(out)
     _check(subjects, seed, resolution, missing)
