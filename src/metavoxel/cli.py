@@ -49,6 +49,7 @@ def simulate(
     seed: Seed = 0,
     resolution: Annotated[float, typer.Option(help="voxel size in mm")] = 4.0,
     missing: Annotated[float, typer.Option(help="share of the table's cells left n/a")] = 0.2,
+    slices: Annotated[bool, typer.Option("--slices", help="2D: one axial PNG a person")] = False,
 ) -> None:
     """Simulate a cohort from the MNI152 template by a known causal model, with the exact truth."""
     from rich.progress import Progress
@@ -63,6 +64,7 @@ def simulate(
             seed=seed,
             resolution=resolution,
             missing=missing,
+            slices=slices,
             progress=lambda done, of: progress.update(task, completed=done, total=of),
         )
     errors.print(f"{subjects} subjects in {out}")

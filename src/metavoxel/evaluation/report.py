@@ -82,7 +82,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class SystemAnswers:
-    """One system's answers by variable: `points` (n,), numbers or label indices; `samples` (n, m)."""
+    """One system's answers by variable: `points` (n,), numbers or labels; `samples` (n, m)."""
 
     points: Mapping[str, np.ndarray]
     samples: Mapping[str, np.ndarray]
