@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from metavoxel.errors import MetaVoxelError
+from metavoxel.version import __version__
 
 if TYPE_CHECKING:
     from metavoxel.api import Model, load
 
-__version__ = "0.1.0"
 __all__ = ["MetaVoxelError", "Model", "__version__", "load"]
 
 

@@ -169,8 +169,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a model is: its variables, training and scores. Without a model: the version."""
-    from metavoxel import __version__
     from metavoxel.info import describe
+    from metavoxel.version import __version__
 
     facts = {"metavoxel": __version__} if model is None else describe(model)
     if as_json:

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import real
-from tiny import tiny_settings
 
 import metavoxel as mv
+from folders import real
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.evaluation.report import as_table
 from metavoxel.inference.ask import ask
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
+from tiny import tiny_settings
 
 
 @pytest.mark.real

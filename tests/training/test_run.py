@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny import tiny_config, tiny_settings
 
 import metavoxel as mv
 from metavoxel.data.bids import read_cohort
@@ -26,6 +25,7 @@ from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
 from metavoxel.schema import read_yaml
 from metavoxel.training.run import train
+from tiny import tiny_config, tiny_settings
 
 
 def truth(cohort: Path, column: str) -> dict[str, str]:

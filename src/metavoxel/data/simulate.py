@@ -23,11 +23,11 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image as Picture
 
-import metavoxel
 from metavoxel.data.anatomy import grid, grow, middle
 from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write
+from metavoxel.version import __version__
 
 SETTINGS = "simulation.json"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -58,7 +58,7 @@ def simulate(
     out = Path(out)
     _check(subjects, seed, resolution, missing)
     settings = {"seed": seed, "resolution": resolution, "missing": missing, "slices": slices}
-    _open(out, settings | {"version": metavoxel.__version__}, subjects)
+    _open(out, settings | {"version": __version__}, subjects)
     model = CausalModel()
     people = [model.draw(_rng(seed, i, "person")) for i in range(subjects)]
     write = _write_slice if slices else _write_volume
@@ -236,7 +236,7 @@ def _describe(folder: Path, title: str, kind: str) -> None:
         "Name": title,
         "BIDSVersion": "1.9.0",
         "DatasetType": kind,
-        "GeneratedBy": [{"Name": "metavoxel simulate", "Version": metavoxel.__version__}],
+        "GeneratedBy": [{"Name": "metavoxel simulate", "Version": __version__}],
     }
     _write(folder / "dataset_description.json", json.dumps(description, indent=2) + "\n")
 

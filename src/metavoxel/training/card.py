@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-import metavoxel
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split
 from metavoxel.inference.selftest import selftest_record
@@ -17,6 +16,7 @@ from metavoxel.model import MetaVoxel
 from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
+from metavoxel.version import __version__
 
 _CALIBRATION_SAMPLES, _CALIBRATION_STEPS = 16, 20
 _CALIBRATION_RECORDS = 64  # at most: sampling for ten thousand would take longer than training
@@ -88,7 +88,7 @@ def _card(model: MetaVoxel, parts: Mapping[str, Cohort], scores: Mapping[str, An
     weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
     return f"""# MetaVoxel model
 
-A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {metavoxel.__version__}.
+A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {__version__}.
 It answers any question about these variables from any subset of them:
 
     metavoxel ask THIS_FOLDER "{question}=scan.nii.gz"

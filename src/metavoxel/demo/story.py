@@ -1,0 +1,320 @@
+"""What the demo does, in order. Finished parts are skipped when it is run again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from metavoxel.api import Model, load
+from metavoxel.data.bids import Cohort, read_cohort
+from metavoxel.data.simulate import simulate
+from metavoxel.data.splits import read_split
+from metavoxel.demo.page import Section, write_page
+from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation import figures
+from metavoxel.evaluation.report import Table, as_table
+from metavoxel.evaluation.scores import coverage, over_subjects
+from metavoxel.files import atomic_write
+from metavoxel.inference.ask import ask
+from metavoxel.schema import read_yaml
+from metavoxel.training.config import read_config
+from metavoxel.training.run import train
+
+SUBJECTS, SAMPLES, STEPS = 320, 16, 25
+CONFIG = Path(__file__).with_name("demo.yaml")
+
+
+@dataclass(eq=False)
+class Demo:
+    """Where the demo stands: its folders, what it has measured, how long each part took."""
+
+    out: Path
+    console: Console
+    subjects: int = SUBJECTS
+    config: Path = CONFIG
+    seconds: dict[str, float] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+
+    @property
+    def bids(self) -> Path:
+        return self.out / "bids"
+
+    @property
+    def model(self) -> Path:
+        return self.out / "model"
+
+    @contextmanager
+    def part(self, title: str) -> Iterator[None]:
+        """Time one part. Parts done in an earlier run keep the time they took then."""
+        path, start = self.out / "seconds.json", time.perf_counter()
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        self.console.print(f"[bold]{title}[/]")
+        yield
+        spent = time.perf_counter() - start
+        self.seconds = {**before, title: max(spent, before.get(title, 0.0))}
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
+
+
+def run_demo(out: Path, resume: bool, console: Console, **changes: object) -> Path:
+    """Run the demo into `out` and return the path of its report.
+
+    A finished cohort and a finished model are kept. `changes` are other fields of Demo.
+    """
+    start, out = time.perf_counter(), Path(out)
+    demo = Demo(out, console, **changes)  # type: ignore[arg-type]
+    unfinished = (out / "model.training").exists() and not demo.model.exists()
+    if unfinished and not resume:
+        raise MetaVoxelError(f"{out} holds an unfinished demo. Continue it with --resume.")
+    with demo.part("Simulate"), Progress(console=console, transient=True) as bar:
+        task = bar.add_task("People", total=demo.subjects)
+        simulate(
+            demo.bids,
+            subjects=demo.subjects,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    if not demo.model.exists():
+        with demo.part("Train"):
+            train(demo.bids, read_config(demo.config), demo.model, unfinished, console=console)
+    with demo.part("Ask"):
+        tell(demo)
+    page = write_page(demo.out, demo.sections, demo.seconds)
+    console.print(f"Report: {page} ({time.perf_counter() - start:.0f} s)")
+    return page
+
+
+def tell(demo: Demo) -> None:
+    """Ask the trained model everything, and turn the answers into the page's sections."""
+    model = load(demo.model)
+    cohort = read_cohort(demo.bids, model.schema)
+    split = read_split(demo.model / "split.json")
+    test = cohort.only(split.test)
+    seen = as_table(model.schema, cohort.only(split.train[:8]))
+    table, truth = as_table(model.schema, test), _truth(demo, test)
+    _cohort(demo, split.train, split.test, seen)
+    _learning(demo)
+    _generated(demo, model, seen)
+    _trajectory(demo, model)
+    _answers(demo, model, table, truth)
+    _subsets(demo, model, table, truth)
+    _ageing(demo, model, table, truth)
+    _inpainting(demo, model, table)
+
+
+def _cohort(demo: Demo, train: tuple[str, ...], test: tuple[str, ...], seen: Table) -> None:
+    fig = figures.montage({"simulated": [x[0] for x in seen.images["image"]]})
+    demo.sections.append(
+        Section(
+            "The cohort",
+            f"{demo.subjects} people who do not exist, grown from the MNI152 template by a known "
+            "causal model: sex sets head size; age thins the cortex and widens the ventricles; "
+            "diagnosis, more likely with age, adds to both and shrinks the hippocampi. A fifth of "
+            f"the table is missing. {len(train)} people train the model; {len(test)} are kept "
+            "away from it and answer for it below.",
+            f"metavoxel simulate {demo.out.name}/bids --subjects {demo.subjects}",
+            {"cohort": fig},
+        )
+    )
+
+
+def _learning(demo: Demo) -> None:
+    fig = figures.training_curves(demo.out / "model.training/joint/logs", "validation/")
+    demo.sections.append(
+        Section(
+            "Training",
+            "One network, one loss (Eq. 5). Each variable's held-out loss, over random questions: "
+            "1 is as good as its mean, except for labels, where it is the cross-entropy.",
+            f"metavoxel train {demo.out.name}/bids --config demo.yaml --out {demo.out.name}/model",
+            {"training": fig},
+        )
+    )
+
+
+def _generated(demo: Demo, model: Model, seen: Table) -> None:
+    people = model.sample(8, seed=1, steps=STEPS)
+    captions = [
+        f"{age:.0f}, {sex}, {group}"
+        for age, sex, group in zip(
+            people["age"].samples, people["sex"].samples, people["diagnosis"].samples, strict=True
+        )
+    ]
+    fig = figures.montage(
+        {
+            "generated": [x[0] for x in people["image"].samples],
+            "training": [x[0] for x in seen.images["image"]],
+        },
+        captions,
+    )
+    demo.sections.append(
+        Section(
+            "Whole people, generated",
+            "Image, age, sex and diagnosis drawn together; nothing is given. Below, people of the "
+            "training set for comparison.",
+            "model.sample(8)",
+            {"generated": fig},
+        )
+    )
+
+
+def _trajectory(demo: Demo, model: Model) -> None:
+    """Figure 2 of the paper: one record on its way from T to 0."""
+    network, frames = model.network, []
+
+    def watch(times: dict[str, Tensor], z: dict[str, Tensor], clean: dict[str, Tensor]) -> None:
+        noisy = network.decode({v: z[v] for v in ("image", "age")})
+        frames.append((int(times["image"][0]), noisy, clean))
+
+    settings = model.sampling.model_copy(update={"steps": STEPS})
+    ask(network, [*model.schema], {}, 1, 1, 4, settings, watch)
+    chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, 7).round().astype(int)]
+    captions = []
+    for t, noisy, clean in chosen:
+        sex = model.schema.categorical["sex"].labels[int(clean["sex"][0].argmax())]
+        captions.append(f"t = {t}: {float(noisy['age'][0]):.0f}, {sex}?")
+    guesses = [network.decode({"image": clean["image"]})["image"][0, 0] for _, _, clean in chosen]
+    fig = figures.montage(
+        {
+            "noisy state": [x["image"][0, 0].numpy() for _, x, _ in chosen],
+            "expected image": [x.numpy() for x in guesses],
+        },
+        captions,
+    )
+    demo.sections.append(
+        Section(
+            "From noise to a person",
+            "One record on its way from T to 0 (Figure 2 of the paper): the noisy state decoded, "
+            "and what the network expects at that moment. Above, the noisy age decoded and the "
+            "likelier sex.",
+            'ask(network, ["image", "age", "sex", "diagnosis"], {}, ..., watch=watch)',
+            {"trajectory": fig},
+        )
+    )
+
+
+def _answers(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]) -> None:
+    images = {"image": torch.from_numpy(table.images["image"])}
+    n, asked = len(table), ["age", "sex"]
+    start = time.perf_counter()
+    point = ask(model.network, asked, images, n, 0, 0).point
+    one = (time.perf_counter() - start) / n
+    settings = model.sampling.model_copy(update={"steps": STEPS})
+    start = time.perf_counter()
+    samples = ask(model.network, asked, images, n, SAMPLES, 0, settings).samples
+    many = (time.perf_counter() - start) / n
+    age, drawn = point["age"].numpy(), samples["age"].numpy()
+    error = over_subjects(np.abs(age - truth["age"]))
+    naive = over_subjects(np.abs(truth["age"].mean() - truth["age"]))
+    best = over_subjects(np.abs(truth["age_mean"] - truth["age"]))
+    right = over_subjects((point["sex"].argmax(1).numpy() == truth["sex"]) * 1.0)
+    best_sex = over_subjects((truth["p_M"] > 0.5) == truth["sex"])
+    rows = [
+        ("", "age: mean absolute error (years)", "sex: accuracy"),
+        ("population mean / majority", str(naive), f"{max(np.bincount(truth['sex'])) / n:.3g}"),
+        ("this model, one evaluation", str(error), str(right)),
+        ("exact posterior, the best possible", str(best), str(best_sex)),
+    ]
+    demo.sections.append(
+        Section(
+            "Age and sex of people it has never seen",
+            f"{n} unseen scans; 95 % intervals over people. One evaluation took "
+            f"{1000 * one:.0f} ms a scan, {SAMPLES} samples of {STEPS} steps {many:.2f} s: {many / one:.0f} times as "
+            f"long. The 90 % intervals of the samples hold "
+            f"{100 * coverage(drawn, truth['age'], 0.9):.0f} % of the true ages. A scan depends on "
+            "the person through four measurements, so the exact posterior given those is known, "
+            "and it is the best that anyone could say.",
+            'metavoxel ask model/ "age, sex | image=scan.nii.gz"',
+            {
+                "age": figures.truth_and_answer(truth["age"], age, drawn, "age (years)"),
+                "age-exact": figures.two_answers(truth["age_mean"], age, "age (years)"),
+            },
+            rows,
+        )
+    )
+
+
+def _subsets(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]) -> None:
+    """Table 2 of the paper: age given any subset of what is known."""
+    everything = {
+        "image": torch.from_numpy(table.images["image"]),
+        "sex": torch.from_numpy(truth["sex"]),
+        "diagnosis": torch.from_numpy(truth["diagnosis"]),
+    }
+    rows = [("age given", "mean absolute error (years)")]
+    for given in (("image", "sex", "diagnosis"), ("image", "sex"), ("image",), ("diagnosis",), ()):
+        known = {v: everything[v] for v in given}
+        age = ask(model.network, ["age"], known, len(table), 0, 0).point["age"].numpy()
+        error = over_subjects(np.abs(age - truth["age"]))
+        rows.append((", ".join(given) or "nothing", str(error)))
+    demo.sections.append(
+        Section(
+            "Any subset of inputs",
+            "The same model and the same people, given less and less (Table 2 of the paper).",
+            'model.ask("age", given={"image": scan, "sex": "F"}, samples=0)',
+            {},
+            rows,
+        )
+    )
+
+
+def _ageing(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]) -> None:
+    person = int(np.abs(truth["age"] - 55).argmin())
+    image = table.images["image"][person]
+    record = {"image": image, "age": float(truth["age"][person]), "diagnosis": "CN"}
+    shown = [image[0]]
+    for age in (30, 80):
+        answer = model.counterfactual(record, {"age": age}, steps=50)
+        shown.append(answer.samples[0, 0])
+    fig = figures.montage(
+        {"one person": shown}, [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]
+    )
+    change = figures.difference(shown[1], shown[2], "80 minus 30")
+    demo.sections.append(
+        Section(
+            "The same brain at 30 and at 80",
+            "The scan is run back to the noise that explains it at its true age, and forward from "
+            "there at another. What is the person's own stays; what age changes, changes.",
+            'model.counterfactual({"image": scan, "age": 55, "diagnosis": "CN"}, set={"age": 80})',
+            {"ageing": fig, "ageing-change": change},
+        )
+    )
+
+
+def _inpainting(demo: Demo, model: Model, table: Table) -> None:
+    image = table.images["image"][0]
+    mask = np.zeros(image.shape[1:], bool)
+    mask[mask.shape[0] // 2 :] = True
+    filled = model.inpaint(image, mask, samples=3, steps=STEPS)
+    shown = [image[0], np.where(mask, 0, image[0]), *(x[0] for x in filled.samples)]
+    captions = ["the scan", "what is given", "filled", "again", "and again"]
+    demo.sections.append(
+        Section(
+            "Half a brain",
+            "One half is given, the other drawn, three times (Figure B.3 of the paper).",
+            'model.inpaint("scan.nii.gz", mask="half.nii.gz", samples=3)',
+            {"inpainting": figures.montage({"inpainting": shown}, captions)},
+        )
+    )
+
+
+def _truth(demo: Demo, test: Cohort) -> dict[str, np.ndarray]:
+    """True values and exact posteriors of the test people, in the cohort's order."""
+    description = read_yaml(demo.bids / "participants.json")
+    with (demo.bids / "derivatives/truth/participants.tsv").open() as file:
+        rows = {r["participant_id"]: r for r in csv.DictReader(file, delimiter="\t")}
+    people = [rows[r.subject] for r in test.records]
+    out = {k: np.array([float(p[k]) for p in people]) for k in ("age", "age_mean", "p_M")}
+    for v in ("sex", "diagnosis"):
+        levels = [*description[v]["Levels"]]
+        out[v] = np.array([levels.index(p[v]) for p in people])
+    return out
