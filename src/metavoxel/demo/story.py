@@ -228,7 +228,8 @@ def _answers(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray
         Section(
             "Age and sex of people it has never seen",
             f"{n} unseen scans; 95 % intervals over people. One evaluation took "
-            f"{1000 * one:.0f} ms a scan, {SAMPLES} samples of {STEPS} steps {many:.2f} s: {many / one:.0f} times as "
+            f"{1000 * one:.0f} ms a scan, {SAMPLES} samples of {STEPS} steps {many:.2f} s: "
+            f"{many / one:.0f} times as "
             f"long. The 90 % intervals of the samples hold "
             f"{100 * coverage(drawn, truth['age'], 0.9):.0f} % of the true ages. A scan depends on "
             "the person through four measurements, so the exact posterior given those is known, "

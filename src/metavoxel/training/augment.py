@@ -16,8 +16,12 @@ from metavoxel.diffusion.config import Strict
 class Augmentation(Strict):
     """What is drawn for every image. Never a change of size: head size carries information."""
 
-    flip: float = Field(
-        default=0.5, ge=0, le=1, description="probability of a left-right flip (the first axis)"
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a left-right flip")
+    flip_axis: int = Field(
+        default=0,
+        ge=0,
+        le=2,
+        description="axis that runs from left to right: 0 in a volume, 1 in a picture",
     )
     motion: float = Field(
         default=0.5,
@@ -63,7 +67,7 @@ def augment(
     tones = (2 * torch.rand(n, 2, generator=generator) - 1) * config.intensity
     sigmas = torch.rand(n, generator=generator) * config.noise
 
-    x = torch.where(_broadcast(flipped, x), x.flip(2), x)
+    x = torch.where(_broadcast(flipped, x), x.flip(2 + config.flip_axis), x)
     if (config.rotation > 0 or config.translation > 0) and moved.any():
         rows = moved.nonzero()[:, 0].to(x.device)
         motion = rigid_motion(x[rows], spacing, rotations(angles[moved], dims), shifts[moved])
