@@ -1,0 +1,168 @@
+"""The face of a model: every kind of question, on an untrained network, and the model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import metavoxel as mv
+from metavoxel.encoding.scalars import LinearScaling
+from metavoxel.errors import MetaVoxelError
+from metavoxel.inference.selftest import selftest_failures, selftest_record
+from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.schema import parse_schema
+
+VARIABLES = {
+    "image": {"kind": "image", "shape": [16, 16, 16], "spacing": [8, 8, 8]},
+    "age": {"kind": "continuous", "unit": "years", "range": [20, 90]},
+    "sex": {"kind": "categorical", "labels": ["F", "M"]},
+    "group": {"kind": "categorical", "labels": ["a", "b", "c"]},
+}
+SMALL = {
+    "encoding": {"kind": "kl", "factor": 4, "patch": 2, "channels": [16, 16], "latent_channels": 4},
+    "denoiser": {
+        "channels": [16, 32],
+        "groups": 8,
+        "head_channels": 16,
+        "scalar_head_channels": 16,
+    },
+    "sampling": {"steps": 3, "samples": 5},
+}
+
+
+def build(**changes: object) -> MetaVoxel:
+    schema = parse_schema({"variables": VARIABLES}, "test")
+    torch.manual_seed(0)
+    config = ModelConfig.model_validate({**SMALL, **changes})
+    return MetaVoxel(schema, config, {"age": LinearScaling(20, 90, 0.5)}).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(build(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def model(folder: Path) -> mv.Model:
+    return mv.load(folder)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    affine = np.diag([-4.0, 4, 5, 1])
+    affine[:3, 3] = 60, -64, -60
+    voxels = np.random.default_rng(0).random((32, 32, 26), dtype=np.float32)
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+def test_a_saved_model_is_the_model(folder: Path) -> None:
+    model = build()
+    for a, b in ((model, load_model(folder)), (load_model(folder), load_model(folder))):
+        state = b.state_dict()
+        assert all(torch.equal(x, state[k]) for k, x in a.state_dict().items())
+    names = {p.name for p in folder.iterdir()}
+    assert {"schema.json", "config.yaml", "encoding.json"} < names
+
+
+def test_scalars_given_a_scan(model: mv.Model, scan: Path) -> None:
+    answer = model.ask(f"age, sex | image={scan}")
+    assert 0 <= answer["sex"].probabilities["F"] <= 1
+    assert sum(answer["sex"].probabilities.values()) == pytest.approx(1)
+    assert answer["age"].samples.shape == (5,)
+    low, high = answer["age"].interval(0.9)
+    assert low <= np.median(answer["age"].samples) <= high
+    assert answer["age"].unit == "years"
+
+
+def test_one_evaluation_needs_no_samples_and_no_luck(model: mv.Model, scan: Path) -> None:
+    first, second = (model.ask("age", {"image": scan}, samples=0, seed=0) for _ in range(2))
+    assert first["age"].mean == second["age"].mean
+    with pytest.raises(MetaVoxelError, match="0 samples"):
+        _ = first["age"].std
+
+
+def test_generated_images_carry_the_grid_of_the_schema(model: mv.Model) -> None:
+    people = model.sample(2, given={"age": 80, "sex": "F"})
+    assert people["image"].samples.shape == (2, 1, 16, 16, 16)
+    assert people["image"].samples.min() >= 0 and people["image"].samples.max() <= 1
+    assert set(people) == {"image", "group"}
+    assert np.allclose(np.diag(people["image"].affine), [8, 8, 8, 1])
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_does_not(model: mv.Model) -> None:
+    a, b, c = (model.sample(1, seed=s)["image"].samples for s in (1, 1, 2))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_inpainting_keeps_every_voxel_outside_the_mask(model: mv.Model) -> None:
+    image = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
+    mask = np.zeros((16, 16, 16), bool)
+    mask[8:] = True
+    filled = model.inpaint(image, mask, given={"sex": "F"}, samples=2)
+    assert np.array_equal(filled.samples[:, 0, :8], np.stack([image[:8]] * 2))
+    assert not np.array_equal(filled.samples[0, 0, 8:], filled.samples[1, 0, 8:])
+
+
+def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Model) -> None:
+    """Abduction and prediction under the same values undo each other, but for the step size."""
+    image = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    record = {"image": image[0].numpy(), "age": 50.0, "sex": "F", "group": "a"}
+    same = model.counterfactual(record, {"age": 50}, steps=200)
+    network = model.network
+    kept = network.decode(network.encode({"image": image}))["image"][0].numpy()
+    assert np.abs(same.samples[0] - kept).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: m.ask("image", samples=0), "can only be sampled"),
+        (lambda m: m.ask("age", samples=1, colour=3), 'no sampling setting "colour"'),
+        (lambda m: m.ask("age", {"image": np.zeros((3, 3))}), "shape"),
+        (lambda m: m.ask("age", {"image": "nowhere.nii.gz"}), "no such file"),
+        (lambda m: m.inpaint(np.ones((16,) * 3), np.zeros((16,) * 3)), "mask is empty"),
+        (lambda m: m.counterfactual({"age": 3}, {"age": 50}), "starts from a record with image"),
+        (lambda m: m.sample(1, {"age": 200}), "outside the range"),
+    ],
+)
+def test_a_mistake_is_one_sentence(model: mv.Model, call, says: str) -> None:
+    with pytest.raises(MetaVoxelError, match=says) as caught:
+        call(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_self_test_passes_and_notices_a_change(folder: Path) -> None:
+    model = load_model(folder)
+    record = selftest_record(model)
+    assert selftest_failures(load_model(folder), record) == []
+    with torch.no_grad():
+        next(model.denoiser.parameters()).add_(0.1)
+    assert selftest_failures(model, record)
+
+
+def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
+    diffusion = {
+        "schedule": {"kind": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205,
+                     "zero_terminal_snr": False},
+        "image_prediction": "epsilon",
+        "continuous_prediction": "epsilon",
+        "categorical_prediction": "label",
+        "times": {"kind": "shared"},
+    }  # fmt: skip
+    sampling = {
+        "conditioner": "repaint", "spacing": "uniform", "point": "samples", "steps": 3,
+        "order": 1, "samples": 3,
+    }  # fmt: skip
+    save_model(build(diffusion=diffusion, sampling=sampling), tmp_path / "paper")
+    answer = mv.load(tmp_path / "paper").ask("age, sex | group=a")
+    assert answer["age"].point is None
+    assert answer["age"].mean == pytest.approx(answer["age"].samples.mean())
+    shares = np.array(list(answer["sex"].probabilities.values())) * 3
+    assert np.allclose(shares, shares.round())
