@@ -36,7 +36,7 @@ RESAMPLINGS = 5  # RePaint's repetitions for inpainting, where overwriting alone
 class Model:
     """A trained model that answers questions.
 
-    Values are given as the user has them: images as file paths or arrays (channels, *grid) in
+    Values are given as the user has them: images as file paths or arrays (channels, ...) in
     [0, 1] on the model's grid, numbers in the variable's unit, labels as text.
     """
 

@@ -1,4 +1,4 @@
-"""The causal model behind the simulated cohort, and its exact posterior by quadrature.
+"""The causal model behind the simulated cohort, and its exact posterior by quadrature::
 
     sex ──────────► brain volume, ventricle volume, hippocampal volume
     age ──────────► brain volume, ventricle volume, cortical thickness, hippocampal volume

@@ -75,7 +75,7 @@ class CategoricalAnswer:
 
 @dataclass(frozen=True, eq=False)
 class ImageAnswer:
-    """Draws of an image: `samples` (n, channels, *grid) in [0, 1], and where the grid lies.
+    """Draws of an image: `samples` (n, channels, ...) in [0, 1], and where the grid lies.
 
     `affine` (4, 4) takes voxel indices to millimetres.
     """
@@ -85,12 +85,12 @@ class ImageAnswer:
 
     @property
     def mean(self) -> np.ndarray:
-        """Voxelwise mean of the samples, (channels, *grid)."""
+        """Voxelwise mean of the samples, (channels, ...)."""
         return self.samples.mean(0)
 
     @property
     def std(self) -> np.ndarray:
-        """Voxelwise standard deviation of the samples, (channels, *grid)."""
+        """Voxelwise standard deviation of the samples, (channels, ...)."""
         return self.samples.std(0, ddof=1)
 
     def summary(self) -> dict[str, Any]:
