@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from metavoxel.data.images import Grid, Scan, read_scan
@@ -27,7 +28,7 @@ from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.inpaint import inpaint
 from metavoxel.inference.query import Query, parse_query
 from metavoxel.model import MetaVoxel, load_model
-from metavoxel.schema import Image, Schema
+from metavoxel.schema import Image, Schema, explain
 
 RESAMPLINGS = 5  # RePaint's repetitions for inpainting, where overwriting alone leaves a seam
 
@@ -151,7 +152,10 @@ class Model:
                 f'There is no sampling setting "{unknown[0]}"; there are '
                 f"{', '.join(SamplingConfig.model_fields)}."
             )
-        return SamplingConfig.model_validate({**self.sampling.model_dump(), **changes})
+        try:
+            return SamplingConfig.model_validate({**self.sampling.model_dump(), **changes})
+        except ValidationError as error:
+            raise explain(error, "sampling") from None
 
     def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
         """One evaluation already gives the whole distribution of a single categorical."""

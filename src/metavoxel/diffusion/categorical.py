@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.diffusion.process import over_axes
+from metavoxel.diffusion.process import Past, over_axes
 from metavoxel.diffusion.schedule import Schedule
 
 Kernel = Literal["uniform", "absorbing"]
@@ -115,10 +115,14 @@ class CategoricalProcess:
         s: Tensor,
         generator: torch.Generator | None = None,
         eta: float = 0.0,
+        past: Past | None = None,
     ) -> Tensor:
-        """Draw z_s ~ p(z_s | z_t); `eta` has no meaning here and is ignored."""
+        """Draw z_s ~ p(z_s | z_t); `eta` and `past` have no meaning here and are ignored."""
         probabilities = self.posterior(self.clean(prediction, zt, t), zt, t, s)
         return self._draw(probabilities, self.noise(len(zt), (self.K,), generator).to(zt.device))
+
+    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past | None:
+        return None
 
     def _draw(self, probabilities: Tensor, noise: Tensor) -> Tensor:
         state = (probabilities.clamp_min(1e-30).log() + noise).argmax(-1)

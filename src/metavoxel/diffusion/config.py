@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from metavoxel.diffusion import schedule as schedules
 from metavoxel.diffusion.categorical import Kernel
@@ -23,15 +23,16 @@ class ScheduleConfig(Strict):
     """The Gaussian noise schedule (Eq. 1)."""
 
     kind: Literal["linear", "scaled_linear", "cosine"] = Field(
-        default="scaled_linear",
-        description="how beta grows; the paper leaves it open, LDM uses this one",
+        default="linear",
+        description="how beta grows; the paper leaves it open, LDM takes scaled_linear",
     )
     beta_start: float = Field(
-        default=0.0015, gt=0, lt=1, description="beta at t = 1 (not for cosine)"
+        default=0.0001,
+        gt=0,
+        lt=1,
+        description="beta at t = 1 (not for cosine); answers narrower than its root lose spread",
     )
-    beta_end: float = Field(
-        default=0.0205, gt=0, lt=1, description="beta at t = T (not for cosine)"
-    )
+    beta_end: float = Field(default=0.02, gt=0, lt=1, description="beta at t = T (not for cosine)")
     zero_terminal_snr: bool = Field(
         default=True, description="rescale so that nothing of the data is left at T; needs x0 or v"
     )
@@ -139,6 +140,11 @@ class SamplingConfig(Strict):
         default="angle",
         description="steps equal in t (uniform), or in the angle arccos sqrt(alpha_bar) (angle)",
     )
+    order: Literal[1, 2] = Field(
+        default=2,
+        description="of a deterministic step: 1 is DDIM (the paper), 2 extrapolates from the step "
+        "before, which keeps far more of the spread of an answer at no further cost",
+    )
     eta: float = Field(
         default=0.0, ge=0, le=1, description="0 is DDIM, 1 is ancestral sampling (DDPM)"
     )
@@ -153,3 +159,9 @@ class SamplingConfig(Strict):
         description="point answers from one network evaluation, or from the mean / majority of "
         "the samples (the paper)",
     )
+
+    @model_validator(mode="after")
+    def _order_fits(self) -> SamplingConfig:
+        if self.order == 2 and self.eta > 0:
+            raise ValueError("second-order steps are deterministic; set order to 1 or eta to 0")
+        return self

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.process import over_axes
+from metavoxel.diffusion.process import Past, over_axes
 from metavoxel.diffusion.schedule import Schedule
 
 Prediction = Literal["epsilon", "x0", "v"]
@@ -92,12 +92,23 @@ class GaussianProcess:
         s: Tensor,
         generator: torch.Generator | None = None,
         eta: float = 0.0,
+        past: Past | None = None,
     ) -> Tensor:
-        """One DDIM step from t to s (Song et al., 2021, Eq. 12); eta = 1 is ancestral (DDPM)."""
-        z0 = self.clean(prediction, zt, t)
+        """One DDIM step from t to s (Song et al., 2021, Eq. 12); eta = 1 is ancestral (DDPM).
+
+        Along a DDIM trajectory dz = d(cos a) z_0 + d(sin a) noise, with the angle
+        a = arccos sqrt(alpha_bar). DDIM holds z_0 and the noise fixed over the step; with a `past`
+        they are extrapolated to its middle, which makes the step second-order (as in
+        DPM-Solver++, Lu et al., 2022) at no further evaluation. Only for eta = 0.
+        """
+        now = self.past(prediction, zt, t)
+        z0, noise = now.z0, now.noise
         signal_t, spread_t = self._amplitudes(t, zt)
         signal_s, spread_s = self._amplitudes(s, zt)
-        noise = (zt - signal_t * z0) / spread_t
+        if eta == 0 and past is not None:
+            ahead = (now.angle - self._angle(s, zt)) / (2 * (past.angle - now.angle))
+            z0, noise = z0 + ahead * (z0 - past.z0), noise + ahead * (noise - past.noise)
+            return zt + (signal_s - signal_t) * z0 + (spread_s - spread_t) * noise
         if eta == 0:
             return signal_s * z0 + spread_s * noise
         kept = (signal_t / signal_s).square()  # alpha_bar(t) / alpha_bar(s)
@@ -105,6 +116,15 @@ class GaussianProcess:
         direction = (spread_s.square() - sigma.square()).clamp_min(0).sqrt()
         fresh = torch.randn(zt.shape, generator=generator).to(zt.device)
         return signal_s * z0 + direction * noise + sigma * fresh
+
+    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past:
+        """z_0 and the noise that the prediction reads off z_t, t > 0."""
+        z0 = self.clean(prediction, zt, t)
+        signal, spread = self._amplitudes(t, zt)
+        return Past(z0, (zt - signal * z0) / spread, self._angle(t, zt))
+
+    def _angle(self, t: Tensor, like: Tensor) -> Tensor:
+        return over_axes(self.schedule.alpha_bar(t).sqrt().clamp(max=1).acos(), like)
 
     def _amplitudes(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         a = over_axes(self.schedule.alpha_bar(t), like)

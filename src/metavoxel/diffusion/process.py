@@ -6,12 +6,23 @@ Shapes: the first axis is the batch; `t` and `s` hold one integer time per recor
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from metavoxel.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What a process read off the state of the step before: z_0, the noise, and the angle
+    arccos sqrt(alpha_bar) at which it did. A second-order step extrapolates from it."""
+
+    z0: Tensor
+    noise: Tensor
+    angle: Tensor
 
 
 class Process(Protocol):
@@ -58,10 +69,15 @@ class Process(Protocol):
         zt: Tensor,
         t: Tensor,
         s: Tensor,
-        generator: torch.Generator | None,
-        eta: float,
+        generator: torch.Generator | None = None,
+        eta: float = 0.0,
+        past: Past | None = None,
     ) -> Tensor:
         """z_s ~ p(z_s | z_t), s < t, any number of steps at once."""
+        ...
+
+    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past | None:
+        """What the next step may extrapolate from, if this process can."""
         ...
 
 

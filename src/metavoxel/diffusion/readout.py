@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.process import over_axes
+from metavoxel.diffusion.process import Past, over_axes
 from metavoxel.diffusion.schedule import Schedule
 
 
@@ -74,9 +74,13 @@ class GaussianReadOut:
         s: Tensor,
         generator: torch.Generator | None = None,
         eta: float = 0.0,
+        past: Past | None = None,
     ) -> Tensor:
         velocity = self.velocity(prediction, zt, t)
-        return self.process.step(velocity, zt, t, s, generator, eta)
+        return self.process.step(velocity, zt, t, s, generator, eta, past)
+
+    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past:
+        return self.process.past(self.velocity(prediction, zt, t), zt, t)
 
     def velocity(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The velocity (B, 1) at z_t of the Gaussian posterior, from the read-out (B, 2).
@@ -139,8 +143,12 @@ class CategoricalReadOut:
         s: Tensor,
         generator: torch.Generator | None = None,
         eta: float = 0.0,
+        past: Past | None = None,
     ) -> Tensor:
         return self.process.step(self.logits(prediction, zt, t), zt, t, s, generator, eta)
+
+    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past | None:
+        return None
 
     def logits(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Logits of p(z_0 | z_t, rest), shape (B, K): log p(z_0 | rest) + log q(z_t | z_0)."""

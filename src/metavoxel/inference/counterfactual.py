@@ -1,6 +1,6 @@
 """The same record under other values: abduction, action, prediction, with one diffusion model.
 
-The image is run forward along its own deterministic DDIM trajectory, given its true scalars, to the
+The image is run forward along its own deterministic trajectory, given its true scalars, to the
 noise that explains it (abduction); that noise is run back given the changed ones (Song et al.,
 2021, section 4.3; Sanchez and Tsaftaris, 2022).
 """
@@ -38,21 +38,28 @@ def counterfactual(
     z = {v: x.to(model.device) for v, x in z.items()} | model.encode({name: image})
     grid = time_grid(model.process.processes[name].schedule, settings.steps, settings.spacing)
     before = model.encode(factual)
-    noise = _along(model, name, z | before, set(before), grid[::-1])
+    # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
+    forward = [t for t, _ in itertools.groupby(max(t, 1) for t in reversed(grid))]
+    noise = _along(model, name, z | before, set(before), forward, settings.order)
     after = model.encode({**factual, **changed})
-    z0 = _along(model, name, z | before | after | {name: noise}, set(before) | set(after), grid)
+    start = z | before | after | {name: noise}
+    z0 = _along(model, name, start, set(before) | set(after), grid, settings.order)
     return model.decode({name: z0})[name].cpu()
 
 
-def _along(model: MetaVoxel, name: str, z: State, known: set[str], grid: list[int]) -> Tensor:
-    """Follow the DDIM trajectory of one variable over `grid`, forward or back in time."""
+def _along(
+    model: MetaVoxel, name: str, z: State, known: set[str], grid: list[int], order: int
+) -> Tensor:
+    """Follow the trajectory of one variable over `grid`, forward or back in time."""
     process = model.process.processes[name]
     n = len(z[name])
     t = {v: torch.full((n,), 0 if v in known else model.process.T, device=model.device) for v in z}
+    past = None
     for now, then in itertools.pairwise(grid):
-        # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
-        at = torch.full((n,), max(now, 1), device=model.device)
+        at = torch.full((n,), now, device=model.device)
         to = torch.full((n,), then, device=model.device)
         prediction = model(z, t | {name: at}, [name])[name]
-        z = z | {name: process.step(prediction, z[name], at, to, None, 0.0)}
+        moved = process.step(prediction, z[name], at, to, None, 0.0, past)
+        past = process.past(prediction, z[name], at) if order == 2 else None
+        z = z | {name: moved}
     return z[name]

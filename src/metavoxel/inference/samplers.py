@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.process import Past
 from metavoxel.diffusion.schedule import Schedule
 
 Denoiser = Callable[[State, Times, Collection[str]], State]
@@ -43,8 +44,7 @@ def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
     """`steps` + 1 falling times from T to 0, fewer where T is too small to tell them apart.
 
     `uniform` takes equal steps of t; `angle` equal steps of arccos sqrt(alpha_bar), along which a
-    DDIM trajectory turns at a constant rate, so that none of the spread is lost to coarse steps
-    near t = 0.
+    DDIM trajectory turns at a constant rate, so that less of the spread is lost to coarse steps.
     """
     T, share = schedule.T, torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: N806
     if spacing == "uniform":
@@ -114,6 +114,7 @@ def _exact(
     grids = {
         v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing) for v in asked
     }
+    pasts = _Pasts(settings, condition)
     z, t = _corner(process, condition, generator)
     for i in range(max(map(len, grids.values())) - 1):
         # A shorter grid (few distinct times) waits at T, so that all arrive at 0 together.
@@ -122,9 +123,10 @@ def _exact(
         t_next = {v: _full(condition, grids[v][late[v] + 1]) for v in moving}
         for again in reversed(range(_repetitions(condition, settings))):
             z = _hold(process, z, t, condition, generator)
-            z = z | _reverse(denoise, process, z, t, t_next, settings, generator, watch)
+            z = z | _reverse(denoise, process, z, t, t_next, pasts, settings, generator, watch)
             if again:
                 z = z | _forward(process, z, t_next, t, generator)
+                pasts.clear()
         t = t | t_next
     return _hold(process, z, t, condition, generator)
 
@@ -141,6 +143,7 @@ def _repaint(
     unknown = [v for v in process if v not in condition.known]
     reference = next(iter(process.processes.values())).schedule
     grid = time_grid(reference, settings.steps, settings.spacing)
+    pasts = _Pasts(settings, condition)
     z = _on(process.prior(condition.n, generator), condition.device)
     for now, then in itertools.pairwise(grid):
         t = {v: _full(condition, now) for v in process}
@@ -148,9 +151,10 @@ def _repaint(
         for again in reversed(range(settings.resamplings)):
             z = z | _forward_from_clean(process, condition.known, t, generator)  # Eq. 3
             z = _hold(process, z, t, condition, generator)
-            z = z | _reverse(denoise, process, z, t, s, settings, generator, watch)
+            z = z | _reverse(denoise, process, z, t, s, pasts, settings, generator, watch)
             if again:
                 z = z | _forward(process, z, s, t, generator)
+                pasts.clear()
     return _hold(process, z, {v: _full(condition, 0) for v in process}, condition, generator)
 
 
@@ -160,18 +164,37 @@ def _reverse(
     z: State,
     t: Times,
     s: Times,
+    pasts: _Pasts,
     settings: SamplingConfig,
     generator: torch.Generator,
     watch: Watch | None,
 ) -> State:
-    """z_s of the variables named in `s`, from z_t."""
+    """z_s of the variables named in `s`, from z_t; `pasts` is brought up to date."""
     predictions = denoise(z, t, list(s))
     if watch is not None:
         watch(t, z, {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in s})
-    return {
-        v: process.processes[v].step(predictions[v], z[v], t[v], s[v], generator, settings.eta)
-        for v in s
-    }
+    out = {}
+    for v in s:
+        p, predicted = process.processes[v], predictions[v]
+        out[v] = p.step(predicted, z[v], t[v], s[v], generator, settings.eta, pasts.get(v))
+        pasts.keep(v, p.past(predicted, z[v], t[v]))
+    return out
+
+
+class _Pasts(dict[str, Past]):
+    """What second-order steps extrapolate from, by variable, for the length of one sampling.
+
+    It stays empty for first-order steps, and for a field whose held part is overwritten at every
+    step, which leaves no smooth trajectory to extrapolate. Resampling clears it.
+    """
+
+    def __init__(self, settings: SamplingConfig, condition: Condition) -> None:
+        super().__init__()
+        self._order, self._held = settings.order, set(condition.held)
+
+    def keep(self, name: str, past: Past | None) -> None:
+        if past is not None and self._order == 2 and name not in self._held:
+            self[name] = past
 
 
 def _forward(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
@@ -36,31 +35,43 @@ class AtomicCheckpoint(Callback):
 
 
 class BestWeights(Callback):
-    """Keeps the averaged weights with the lowest validation loss ("validation picks the epoch").
+    """Keeps the averaged weights with the lowest validation score ("validation picks the epoch").
+
+    The score is the images' mean loss plus the scalars' mean loss. In their sum (Eq. 5) many
+    scalars, which overfit early on a small cohort, would outvote the image, which goes on learning.
 
     Stands before the averaging callback in the list: it must see the averaged weights, which that
     callback swaps in for validation and out again at its end.
     """
 
-    def __init__(self, folder: Path, monitor: str = "validation/loss") -> None:
-        self.weights, self.score = folder / "best.safetensors", folder / "best.json"
-        self.monitor, self.best = monitor, float("inf")
+    SCORE = "validation/score"
+
+    def __init__(self, folder: Path, images: Collection[str], scalars: Collection[str]) -> None:
+        self.weights, self.record = folder / "best.safetensors", folder / "best.json"
+        self.groups, self.best = (images, scalars), float("inf")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        value = float(trainer.callback_metrics.get(self.monitor, torch.tensor(float("nan"))))
-        if trainer.sanity_checking or not value < self.best or not trainer.is_global_zero:
+        score = sum(self._mean(trainer, group) for group in self.groups)
+        pl_module.log(self.SCORE, score)
+        if not score < self.best or not trainer.is_global_zero:
             return
-        self.best = value
+        self.best = score
         with atomic_write(self.weights) as temporary:
             save_weights(pl_module.denoiser, temporary)  # type: ignore[arg-type]
-        with atomic_write(self.score) as temporary:
-            temporary.write_text(json.dumps({"step": trainer.global_step, self.monitor: value}))
+        with atomic_write(self.record) as temporary:
+            temporary.write_text(json.dumps({"step": trainer.global_step, self.SCORE: score}))
+
+    def _mean(self, trainer: L.Trainer, names: Collection[str]) -> float:
+        """Mean validation loss of the variables that were asked in validation."""
+        metrics = trainer.callback_metrics
+        losses = [float(metrics[k]) for v in names if (k := f"validation/{v}") in metrics]
+        return sum(losses) / len(losses) if losses else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {self.SCORE: self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best = state_dict.get(self.SCORE, float("inf"))
 
 
 def averaging(decay: float) -> WeightAveraging:

@@ -247,7 +247,7 @@ def _joint_stage(
     console.print(f"Joint stage: {settings.steps} steps, {weights:.1f} M weights")
     callbacks: list[Callback] = [
         HeldOutAnswers(settings),
-        BestWeights(folder),
+        BestWeights(folder, model.schema.images, model.schema.scalars),
         averaging(settings.ema_decay),
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
     ]
