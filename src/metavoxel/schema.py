@@ -198,6 +198,8 @@ def explain(error: ValidationError, where: str) -> MetaVoxelError:
     if first["type"] == "extra_forbidden":
         return MetaVoxelError(f"{where}: there is no key {key}. Remove it or correct its spelling.")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and not first["loc"]:  # keys that contradict each other
+        return MetaVoxelError(f"{where}: {message}.")
     return MetaVoxelError(f"{where}, key {key}: {message}.")
 
 
