@@ -19,15 +19,10 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.categorical import CategoricalProcess, Kernel
+from metavoxel.diffusion.config import ScheduleConfig
 from metavoxel.diffusion.gaussian import GaussianProcess, Prediction
 from metavoxel.diffusion.joint import JointProcess, State, Times
-from metavoxel.diffusion.schedule import (
-    Schedule,
-    cosine,
-    linear,
-    rescale_zero_terminal_snr,
-    scaled_linear,
-)
+from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.inference.samplers import Denoiser
 
 IMPOSSIBLE = -1e4  # the log probability of a label that the evidence excludes
@@ -247,10 +242,9 @@ def make_process(
     T: int = 1000,  # noqa: N803
     schedule: Schedule | None = None,
 ) -> JointProcess:
-    """The processes of the default engine; epsilon, which zero SNR excludes, as DDPM has it."""
+    """The default schedule; for epsilon, which zero SNR excludes, without its rescaling."""
     if schedule is None:
-        zero_snr = prediction != "epsilon"
-        schedule = rescale_zero_terminal_snr(scaled_linear(T)) if zero_snr else linear(T)
+        schedule = ScheduleConfig(zero_terminal_snr=prediction != "epsilon").build(T)
     gaussian = GaussianProcess(schedule, prediction)
     categorical = cosine(schedule.T)
     return JointProcess(

@@ -44,7 +44,8 @@ def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
     """`steps` + 1 falling times from T to 0, fewer where T is too small to tell them apart.
 
     `uniform` takes equal steps of t; `angle` equal steps of arccos sqrt(alpha_bar), along which a
-    DDIM trajectory turns at a constant rate, so that less of the spread is lost to coarse steps.
+    DDIM trajectory turns at a constant rate. Either way steps cost spread, the narrower the answer
+    the more; steps in the angle cost less (docs/explanation/sampling.md).
     """
     T, share = schedule.T, torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: N806
     if spacing == "uniform":
