@@ -20,7 +20,7 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
-from metavoxel.diffusion.process import Process
+from metavoxel.diffusion.process import Process, over_axes
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
@@ -88,8 +88,18 @@ class MetaVoxel(nn.Module):
         return next(self.denoiser.parameters()).device
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        return self.denoiser(z, t, asked)
+        """f(z_t, t): the network's prediction of the asked variables (default: all).
+
+        The network sees every channel of an image's latent with unit variance at every t.
+        """
+        seen = {v: z[v] / self._spread(v, z[v], t[v]) for v in self.schema.images}
+        return self.denoiser({**z, **seen}, t, asked)
+
+    def _spread(self, name: str, zt: Tensor, t: Tensor) -> Tensor:
+        """Standard deviation of z_t per channel, shaped to divide z_t."""
+        a = over_axes(self.process.processes[name].schedule.alpha_bar(t), zt)
+        std: Tensor = self.autoencoders[name].relative_std  # type: ignore[assignment]
+        return (a * std.view(1, -1, *[1] * (zt.ndim - 2)).square() + 1 - a).sqrt()
 
     def loss(
         self,

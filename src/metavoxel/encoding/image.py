@@ -73,10 +73,10 @@ ImageEncoding = Annotated[IdentityConfig | KLConfig, Field(discriminator="kind")
 
 
 class ImageEncoder(nn.Module, ABC):
-    """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of zero mean, unit std.
+    """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of mean 0, variance 1.
 
     The mean and std per latent channel, over the training set, are buffers: they are saved with
-    the weights. A kind of encoder is `embed` and `render`; all else follows from the two.
+    the weights. Each channel has mean 0; the variance is 1 on average over the channels. A kind of encoder is `embed` and `render`; all else follows from the two.
     """
 
     latent_mean: Tensor
@@ -127,9 +127,23 @@ class ImageEncoder(nn.Module, ABC):
         # A channel that the autoencoder left unused must not be blown up to unit variance.
         self.latent_std.copy_(std.clamp_min(1e-3))
 
+    @property
+    def relative_std(self) -> Tensor:
+        """Standard deviation of z per channel (c,): about 1, larger where the image varies more."""
+        return self.latent_std / self._scale
+
+    @property
+    def _scale(self) -> Tensor:
+        """One scale for all channels, as LDM's scale factor: the root of the mean variance.
+
+        A scale of each channel's own would whiten the latent. Then noise drowns the channels that
+        carry the anatomy as late as those that carry texture, and what is left of it at the end of
+        sampling shows as blocks.
+        """
+        return self.latent_std.square().mean().sqrt()
+
     def _statistics(self, dims: int) -> tuple[Tensor, Tensor]:
-        shape = (1, -1) + (1,) * (dims - 2)
-        return self.latent_mean.view(shape), self.latent_std.view(shape)
+        return self.latent_mean.view((1, -1) + (1,) * (dims - 2)), self._scale
 
 
 @final
@@ -231,7 +245,7 @@ class BlockComponents(nn.Module):
 
     @torch.no_grad()
     def fit(self, volumes: Iterable[Tensor]) -> None:
-        """Set both maps to the blocks' principal components, scaled to unit variance.
+        """Set both maps to the blocks' principal components, scaled to a mean variance of 1.
 
         Raises MetaVoxelError if a volume is not finite.
         """
@@ -254,7 +268,8 @@ class BlockComponents(nn.Module):
         axes = axes * torch.where(
             axes.sum(0) < 0, -1.0, 1.0
         )  # eigenvectors have no sign of their own
-        scale = variance[-keep:].flip(0).clamp_min(1e-8).sqrt()
+        # One scale for all components, so that a latent error shows alike whichever it is in.
+        scale = variance[-keep:].mean().clamp_min(1e-8).sqrt()
         down, up = torch.zeros(components, len(mean)), torch.zeros(len(mean), components)
         down[:keep], up[:, :keep] = (axes / scale).T.float(), (axes * scale).float()
         self.down.weight.copy_(down.view_as(self.down.weight))
