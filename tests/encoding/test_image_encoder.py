@@ -105,7 +105,7 @@ def test_moments_are_a_mean_and_a_positive_std():
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_the_shortcut_begins_at_the_principal_components_of_the_blocks(grid):
-    """Uncorrelated, of mean variance 1, falling; no worse than other linear maps, as block means."""
+    """Uncorrelated, of mean variance 1, falling; no worse than another linear map."""
     encoder = build_encoder(KLConfig(channels=(8, 16), latent_channels=3, groups=4), image(grid))
     assert isinstance(encoder, KLEncoder)
     x = torch.rand(9, 1, *grid) * torch.rand(9, 1, *(1 for _ in grid))

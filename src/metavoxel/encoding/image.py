@@ -76,7 +76,8 @@ class ImageEncoder(nn.Module, ABC):
     """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of mean 0, variance 1.
 
     The mean and std per latent channel, over the training set, are buffers: they are saved with
-    the weights. Each channel has mean 0; the variance is 1 on average over the channels. A kind of encoder is `embed` and `render`; all else follows from the two.
+    the weights. Each channel has mean 0; the variance is 1 on average over the channels. A kind of
+    encoder is `embed` and `render`; all else follows from the two.
     """
 
     latent_mean: Tensor
