@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from metavoxel.errors import MetaVoxelError
 
@@ -189,7 +190,10 @@ def verify(model: ModelFolder) -> None:
     from metavoxel.schema import read_yaml
 
     loaded = load(model, device="cpu")
-    failures = selftest_failures(loaded.network, read_yaml(model / "selftest.json"))
+    record = read_yaml(model / "selftest.json")
+    if not isinstance(record, dict) or not {"weights", "answers"} <= record.keys():
+        raise MetaVoxelError(f"{model / 'selftest.json'}: this is no self-test; copy it again.")
+    failures = selftest_failures(loaded.network, record)
     if failures:
         raise MetaVoxelError(f"{model}: {'; '.join(failures)}. Copy or train the model again.")
     console.print(f"{model}: verified")
@@ -262,8 +266,11 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except MetaVoxelError as error:
-        errors.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except SystemExit as stop:
+        # Typer turns an interrupt into status 130, Lightning into status 1.
+        if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
         errors.print("Interrupted. What was saved is whole; train and demo continue with --resume.")
         sys.exit(130)

@@ -1,13 +1,19 @@
-"""Writing files so that nothing already saved is ever lost or half-written."""
+"""Writing files so that nothing already saved is ever lost or half-written.
+
+What is being written carries a name such as `.1a2b3c4d-name` beside its place.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from metavoxel.errors import MetaVoxelError
 
@@ -19,7 +25,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes. On any failure the temporary file is removed and `path`
     stays as it was; an OSError (a full disk, no permission) becomes a MetaVoxelError.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -36,10 +42,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new empty folder beside `folder`; put it in its place when the block ends well.
 
-    A folder that stood there before is kept until the new one is complete.
+    A folder that stood there before is kept until the new one is complete. Errors as above.
     """
-    temporary = folder.with_name(f".{uuid.uuid4().hex[:8]}-{folder.name}")
-    previous = folder.with_name(f".{uuid.uuid4().hex[:8]}-previous-{folder.name}")
+    temporary, previous = _beside(folder), _beside(folder)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -48,11 +53,46 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.replace(folder)
     except OSError as error:
         raise _cannot_write(folder, error) from error
+    except MetaVoxelError as error:
+        if isinstance(error.__cause__, OSError):
+            raise _cannot_write(folder, error.__cause__) from error.__cause__
+        raise
     finally:
         if previous.exists() and not folder.exists():  # interrupted between the two renames
             previous.replace(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_array(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic]
+) -> Iterator[np.memmap]:
+    """Yield an array of zeros, memory-mapped, that becomes the .npy file `path` at the end.
+
+    Its space is taken from the disk at once: writing through a map to a full disk is a bus error.
+    """
+    with atomic_write(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        yield out
+        out.flush()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process was writing anywhere under `folder`."""
+    for path in folder.rglob(".*-*"):
+        if _TEMPORARY.match(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 def _cannot_write(path: Path, error: OSError) -> MetaVoxelError:

@@ -130,7 +130,10 @@ class Categorical(_Strict):
         """The label written as `text`. Raises ValueError with a sentence fragment if unknown."""
         label = str(text)
         if label not in self.labels:
-            raise ValueError(f'"{label}" is not one of {", ".join(self.labels)}')
+            raise ValueError(
+                f'"{label}" is not one of {", ".join(self.labels)}. Correct it, or add it to the '
+                "schema's labels before training"
+            )
         return label
 
 
@@ -209,9 +212,11 @@ def read_yaml(path: Path | str) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise MetaVoxelError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MetaVoxelError(f"{path}: cannot be read ({error}).") from None
+        raise MetaVoxelError(f"{path}: there is no such file. Check the path.") from None
+    except UnicodeDecodeError:
+        raise MetaVoxelError(f"{path}: this is not text. Save it as UTF-8.") from None
+    except OSError as error:
+        raise MetaVoxelError(f"{path}: cannot be read ({error.strerror}).") from None
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = "" if line is None else f", line {line + 1}"

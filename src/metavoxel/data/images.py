@@ -119,7 +119,7 @@ def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
 def _load(path: Path, variable: Image) -> tuple[np.ndarray, Grid]:
     """Voxels (channels, *shape) as float32 and where they lie."""
     if not path.exists():
-        raise MetaVoxelError(f"{path}: there is no such file.")
+        raise MetaVoxelError(f"{path}: there is no such file. Check the path.")
     if path.is_dir():
         raise MetaVoxelError(f"{path}: this is a folder; give an image file (.nii.gz, .nii, .png).")
     picture = _is_picture(path)

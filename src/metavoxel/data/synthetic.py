@@ -12,8 +12,10 @@ import numpy as np
 
 from metavoxel.data.images import Grid, write_image
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files import atomic_folder, atomic_write
 from metavoxel.schema import Image, Schema
+
+_NAME = "MetaVoxel samples"
 
 
 def write_samples(
@@ -24,14 +26,33 @@ def write_samples(
     question: str,
     seed: int,
 ) -> None:
-    """Write joint samples as a BIDS dataset: one synthetic participant per sample.
+    """Write joint samples as a BIDS dataset, whole or not at all: a participant per sample.
 
-    `participants.tsv` holds the asked scalars of every sample and the given ones. Raises
-    MetaVoxelError if `out` holds anything that is not such a dataset.
+    `participants.tsv` holds the asked scalars of every sample and the given ones. Earlier samples
+    in `out` are replaced. Raises MetaVoxelError if it holds anything else.
     """
-    description = out / "dataset_description.json"
-    if out.exists() and any(out.iterdir()) and not description.is_file():
+    if out.exists() and not _may_be_replaced(out):
         raise MetaVoxelError(f"{out} is not empty. Choose another --out, or empty it.")
+    with atomic_folder(out) as temporary:
+        _write_dataset(answers, schema, given, temporary, f"{question} (seed {seed})")
+
+
+def _may_be_replaced(out: Path) -> bool:
+    """Whether `out` is an empty folder, or one that `write_samples` has written."""
+    if not out.is_dir():
+        return False
+    description = out / "dataset_description.json"
+    ours = description.is_file() and f'"Name": "{_NAME}"' in description.read_text()
+    return ours or not any(out.iterdir())
+
+
+def _write_dataset(
+    answers: Mapping[str, Any],
+    schema: Schema,
+    given: Mapping[str, object],
+    out: Path,
+    description: str,
+) -> None:
     drawn = {v: answers[v] for v in answers}
     count = max((len(a.samples) for a in drawn.values()), default=0)
     names = [f"sub-synth{i + 1:04d}" for i in range(count)]
@@ -43,12 +64,12 @@ def write_samples(
     _write_table(out / "participants.tsv", names, table)
     _write_json(out / "participants.json", {v: _described(schema.scalars[v]) for v in table})
     about = {
-        "Name": "MetaVoxel samples",
+        "Name": _NAME,
         "BIDSVersion": "1.9.0",
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "metavoxel", "Description": f"{question} (seed {seed})"}],
+        "GeneratedBy": [{"Name": "metavoxel", "Description": description}],
     }
-    _write_json(description, about)
+    _write_json(out / "dataset_description.json", about)
 
 
 def write_images(samples: np.ndarray, affine: np.ndarray, out: Path, label: str) -> list[Path]:

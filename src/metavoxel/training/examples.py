@@ -16,7 +16,7 @@ from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
 from metavoxel.encoding.scalars import LinearScaling, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
@@ -58,15 +58,12 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     shape = (len(cohort.records), image.channels, *image.shape)
     key = [str(image), *(f"{r.id} {r.values.get(name)}" for r in cohort.records)]
     if not _is_current(path, key):
-        with atomic_write(path) as temporary:
-            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        with atomic_array(path, shape, np.uint8) as out:
             for i, record in enumerate(cohort.records):
                 if name in record.values:
                     scan = read_scan(Path(str(record.values[name])), image)
                     out[i] = np.round(scan.array * 255).astype(np.uint8)
                 progress(i + 1, len(cohort.records))
-            out.flush()
-            del out
         _mark_current(path, key)
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
@@ -112,14 +109,11 @@ def encode_cohort(
         path = cache / f"latents-{v}.npy"
         if not _is_current(path, key):
             shape = (copies, len(cohort.records), *model.process.shapes[v])
-            with atomic_write(path) as temporary:
-                out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            with atomic_array(path, shape, np.float32) as out:
                 latents = _latents(model, v, image, volumes[v], copies, augmentation, seed)
                 for i, (copy, rows, z) in enumerate(latents):
                     out[copy, rows] = z.cpu().numpy()
                     progress(i + 1, copies * -(-len(volumes[v]) // _CHUNK))
-                out.flush()
-                del out
             _mark_current(path, key)
         images[v] = torch.from_numpy(np.load(path, mmap_mode="c"))
     return Examples(images, scalars, observed)

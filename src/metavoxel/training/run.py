@@ -10,9 +10,10 @@ from pathlib import Path
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bars
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from metavoxel.data.bids import Cohort, check_trainable, read_cohort
 from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files import atomic_write, remove_leftovers
 from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -31,6 +32,7 @@ from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averagi
 from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
 from metavoxel.training.joint import JointModule
+from metavoxel.training.progress import TrainingProgress
 
 _EVERY = 50  # steps between checkpoints of the autoencoder stage
 
@@ -44,6 +46,14 @@ class Folders:
     @property
     def run(self) -> Path:
         return self.model.with_name(self.model.name + ".training")
+
+    @property
+    def settings(self) -> Path:
+        return self.run / "run.yaml"
+
+    @property
+    def split(self) -> Path:
+        return self.run / "split.json"
 
     @property
     def cache(self) -> Path:
@@ -68,13 +78,14 @@ def train(
     folders = Folders(Path(out))
     schema = config.variables or infer_schema(bids, config.resolution)
     config = config.model_copy(update={"variables": schema})
-    _open_run(folders, config, resume)
+    _check_run(folders, config, resume)
     cohort = read_cohort(bids, schema)
     for warning in cohort.warnings:
-        console.print(f"[yellow]Warning:[/] {warning}")
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
     split = _split(folders, config, cohort)
     parts = _parts(cohort, split, config)
     check_trainable(parts["train"])
+    _open_run(folders, config, split)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
@@ -90,35 +101,49 @@ def train(
     return model
 
 
-def _open_run(folders: Folders, config: RunConfig, resume: bool) -> None:
-    """Create or reopen the run's folder; a run is only ever continued under its own settings."""
-    settings = folders.run / "run.yaml"
-    text = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
-    if not resume:
-        if folders.model.exists():
-            raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
-        if settings.exists():
-            raise MetaVoxelError(
-                f"{folders.run} holds an unfinished run. Continue it with --resume, or remove it."
-            )
-        folders.cache.mkdir(parents=True, exist_ok=True)
-        with atomic_write(settings) as temporary:
-            temporary.write_text(text)
-    elif not settings.exists():
-        raise MetaVoxelError(f"{folders.run}: there is no run to resume. Leave out --resume.")
-    elif settings.read_text() != text:
+def _check_run(folders: Folders, config: RunConfig, resume: bool) -> None:
+    """Refuse to overwrite a run or a model; a run is only ever continued under its own settings."""
+    if folders.model.exists():
+        raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
+    if not resume and folders.settings.exists():
         raise MetaVoxelError(
-            f"{settings} differs from the configuration given. Resume with the same settings, or "
-            "start a new run."
+            f"{folders.run} holds an unfinished run. Continue it with --resume, or remove it."
+        )
+    if resume and not folders.settings.exists():
+        raise MetaVoxelError(f"{folders.run}: there is no run to resume. Leave out --resume.")
+    if resume and folders.settings.read_text() != _as_yaml(config):
+        raise MetaVoxelError(
+            f"{folders.settings} differs from the configuration given. Resume with the same "
+            "settings, or start a new run."
         )
 
 
+def _open_run(folders: Folders, config: RunConfig, split: Split) -> None:
+    """Create the run's folder or clean it of what a killed process left half-written.
+
+    The settings are written last: where they stand, there is a run to resume.
+    """
+    remove_leftovers(folders.run)
+    write_split(split, folders.split)
+    with atomic_write(folders.settings) as temporary:
+        temporary.write_text(_as_yaml(config))
+
+
+def _as_yaml(config: RunConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
 def _split(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
-    path = folders.run / "split.json"
-    if path.exists():
-        return read_split(path)
-    split = config.training.split.make(cohort.subjects)
-    write_split(split, path)
+    """The run's split, or a new one. People who left or joined the cohort since are an error."""
+    if not folders.settings.exists():
+        return config.training.split.make(cohort.subjects)
+    split = read_split(folders.split)
+    changed = {*split.train, *split.validation, *split.test} ^ {*cohort.subjects}
+    if changed:
+        raise MetaVoxelError(
+            f"{cohort.root}: the cohort has changed since this run began ({min(changed)} joined or "
+            "left). Restore it, or start a new run."
+        )
     return split
 
 
@@ -175,10 +200,11 @@ def _autoencoder_stage(
                 bf16=config.training.precision == "bf16",
                 callbacks=[
                     AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore
-                    RichProgressBar(leave=False),
+                    TrainingProgress(console, settings.steps, lambda m: int(m.step)),  # type: ignore
                 ],
                 resume=_existing(folder / "last.ckpt"),
                 logger=_logger(folder),
+                enable_progress_bar=False,
                 enable_model_summary=False,
             )
         with atomic_write(done) as temporary:
@@ -250,6 +276,7 @@ def _joint_stage(
         BestWeights(folder, model.schema.images, model.schema.scalars),
         averaging(settings.ema_decay),
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
+        TrainingProgress(console, settings.steps, lambda m: m.global_step),
     ]
     model.denoiser.train()
     _fit(module, folder, callbacks, settings)
@@ -269,12 +296,13 @@ def _fit(
         max_steps=settings.steps,
         max_epochs=-1,
         logger=_logger(folder),
-        callbacks=[*callbacks, RichProgressBar(leave=False)],
+        callbacks=callbacks,
         enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         gradient_clip_val=settings.gradient_clip,
-        log_every_n_steps=20,
+        log_every_n_steps=min(20, settings.validate_every),
     )
     trainer.fit(module, ckpt_path=_existing(folder / "last.ckpt"), weights_only=False)
 
