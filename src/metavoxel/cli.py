@@ -203,7 +203,7 @@ def verify(model: ModelFolder) -> None:
 def evaluate(
     model: ModelFolder,
     bids: Annotated[Path, typer.Argument(help="the BIDS folder it was trained on")],
-    out: Annotated[Path, typer.Option(help="folder for report.json and report.md")],
+    out: Annotated[Path, typer.Option(help="folder for the report and answers.csv")],
     samples: Annotated[int, typer.Option(min=1, help="samples behind the calibration")] = 32,
     seed: Seed = 0,
 ) -> None:

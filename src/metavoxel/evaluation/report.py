@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Table:
 
     images: dict[str, np.ndarray]
     scalars: dict[str, np.ndarray]
+    records: tuple[str, ...] = ()  # their names
 
     def __len__(self) -> int:
         return len(next(iter(self.scalars.values())))
@@ -45,8 +47,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask a model for every scalar of its test subjects given their images, and write the scores.
 
-    Writes report.json and report.md to `out`. Raises MetaVoxelError if the model's test subjects
-    are not in the cohort.
+    Writes report.json, report.md and answers.csv to `out`. Raises MetaVoxelError if the model's
+    test subjects are not in the cohort.
     """
     model = load(folder).network
     cohort = read_cohort(bids, model.schema)
@@ -77,6 +79,8 @@ def evaluate(
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     with atomic_write(out / "report.md") as temporary:
         temporary.write_text(as_markdown(report))
+    with atomic_write(out / "answers.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(answers_by_record(model.schema, table, systems))
     return report
 
 
@@ -105,7 +109,7 @@ def as_table(schema: Schema, cohort: Cohort) -> Table:
                 x = r.values[v]
                 column[i] = labels.index(str(x)) if labels else float(str(x))
         scalars[v] = column
-    return Table(images, scalars)
+    return Table(images, scalars, tuple(r.id for r in records))
 
 
 def baseline_answers(schema: Schema, training: Table, test: Table) -> dict[str, SystemAnswers]:
@@ -201,6 +205,19 @@ def score_systems(
                     }
             out[v][name] = scores
     return out
+
+
+def answers_by_record(
+    schema: Schema, table: Table, systems: Mapping[str, SystemAnswers]
+) -> Iterator[list[str]]:
+    """A header, then a row per variable and record where it is known: the truth, every answer."""
+    yield ["variable", "record", "truth", *systems]
+    for v, kind in schema.scalars.items():
+        for i in np.flatnonzero(~np.isnan(table.scalars[v])):
+            row = [table.scalars[v][i], *(answers.points[v][i] for answers in systems.values())]
+            labels = getattr(kind, "labels", None)
+            texts = [labels[int(x)] if labels else f"{x:.6g}" for x in row]
+            yield [v, table.records[i], *texts]
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:

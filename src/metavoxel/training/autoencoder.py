@@ -282,6 +282,7 @@ def train_autoencoder(
             limit_val_batches=1.0 if len(validation) else 0,
             num_sanity_val_steps=0,
             callbacks=list(callbacks),
+            log_every_n_steps=min(20, settings.validate_every),
             **{"enable_checkpointing": False, **trainer},
         )
         with warnings.catch_warnings():
