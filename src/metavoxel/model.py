@@ -20,6 +20,7 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process, over_axes
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
@@ -88,18 +89,16 @@ class MetaVoxel(nn.Module):
         return next(self.denoiser.parameters()).device
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """f(z_t, t): the network's prediction of the asked variables (default: all).
-
-        The network sees every channel of an image's latent with unit variance at every t.
-        """
-        seen = {v: z[v] / self._spread(v, z[v], t[v]) for v in self.schema.images}
+        """f(z_t, t): the network's prediction of the asked variables (default: all)."""
+        seen = {v: self._standardised(v, z[v], t[v]) for v in self.schema.images}
         return self.denoiser({**z, **seen}, t, asked)
 
-    def _spread(self, name: str, zt: Tensor, t: Tensor) -> Tensor:
-        """Standard deviation of z_t per channel, shaped to divide z_t."""
+    def _standardised(self, name: str, zt: Tensor, t: Tensor) -> Tensor:
+        """z_t of an image with every channel of variance 1, as the network sees it."""
+        std = self.autoencoders[name].std()  # type: ignore[operator]
         a = over_axes(self.process.processes[name].schedule.alpha_bar(t), zt)
-        std: Tensor = self.autoencoders[name].relative_std  # type: ignore[assignment]
-        return (a * std.view(1, -1, *[1] * (zt.ndim - 2)).square() + 1 - a).sqrt()
+        variance = std.square().flatten(1).mean(1).view(-1, *[1] * (std.ndim - 1))
+        return zt / (a * variance + 1 - a).sqrt()
 
     def loss(
         self,
@@ -152,7 +151,12 @@ class MetaVoxel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         for v, image in self.schema.images.items():
             encoder = self.autoencoders[v]
-            processes[v] = GaussianProcess(gaussian, config.image_prediction)
+            plain = GaussianProcess(gaussian, config.image_prediction)
+            processes[v] = (
+                PreconditionedGaussian(plain, encoder.std)  # type: ignore[arg-type]
+                if config.image_preconditioning
+                else plain
+            )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:
             processes[v] = _continuous(config, gaussian, self.scalings[v].std)

@@ -58,6 +58,7 @@ def test_the_figures_follow_from_the_answers(folders: tuple[Path, Path], tmp_pat
         assert report["scores"]["sex"][system]["accuracy"]["value"] == pytest.approx(hits)
     # The population mean of the first eight, 30 to 65, against 70, 75, 80.
     assert report["scores"]["age"]["population mean / majority"]["mae"]["value"] == 27.5
+    assert (tmp_path / "out" / "montage-image.png").stat().st_size > 1000
     assert as_markdown(report) == (tmp_path / "out" / "report.md").read_text()
 
 

@@ -105,6 +105,11 @@ class DiffusionConfig(Strict):
     image_prediction: Prediction = Field(
         default="v", description="what the network says of an image: epsilon (the paper), x0 or v"
     )
+    image_preconditioning: bool = Field(
+        default=True,
+        description="whether the network corrects the linear answer that the mean and standard "
+        "deviation of every latent element give, or predicts from nothing (the paper)",
+    )
     continuous_prediction: Prediction | Literal["read_out"] = Field(
         default="read_out",
         description="what it says of a continuous variable: epsilon (the paper), x0, v, or its "

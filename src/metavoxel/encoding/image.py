@@ -71,24 +71,29 @@ class KLConfig(Strict):
 
 ImageEncoding = Annotated[IdentityConfig | KLConfig, Field(discriminator="kind")]
 
+# Of an element of z. Where the training images never vary, one that does must be within reach.
+_LEAST_STD = 0.05
+
 
 class ImageEncoder(nn.Module, ABC):
     """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of mean 0, variance 1.
 
-    The mean and std per latent channel, over the training set, are buffers: they are saved with
-    the weights. Each channel has mean 0; the variance is 1 on average over the channels. A kind of
-    encoder is `embed` and `render`; all else follows from the two.
+    The mean and std of every element of the latent, over the training set, are buffers: they are
+    saved with the weights. z is the latent less its mean image, in units of one scale for all
+    elements, such that the variance is 1 on average. A kind of encoder is `embed` and `render`; all
+    else follows from the two.
     """
 
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, latent_channels: int, factor: int) -> None:
+    def __init__(self, latent_channels: int, factor: int, grid: Sequence[int]) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.factor = factor
-        self.register_buffer("latent_mean", torch.zeros(latent_channels))
-        self.register_buffer("latent_std", torch.ones(latent_channels))
+        elements = (latent_channels, *self.latent_shape(grid))
+        self.register_buffer("latent_mean", torch.zeros(elements))
+        self.register_buffer("latent_std", torch.ones(elements))
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -101,14 +106,12 @@ class ImageEncoder(nn.Module, ABC):
     @final
     def encode(self, x: Tensor) -> Tensor:
         """x (B, C, *grid) in [0, 1] -> z (B, c, *latent grid)."""
-        mean, std = self._statistics(x.dim())
-        return (self.embed(x) - mean) / std
+        return (self.embed(x) - self.latent_mean) / self._scale
 
     @final
     def decode(self, z: Tensor) -> Tensor:
         """z (B, c, *latent grid) -> x (B, C, *grid), clamped to [0, 1]."""
-        mean, std = self._statistics(z.dim())
-        return self.render(z * std + mean).clamp(0, 1)
+        return self.render(z * self._scale + self.latent_mean).clamp(0, 1)
 
     @final
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -123,36 +126,31 @@ class ImageEncoder(nn.Module, ABC):
 
     @final
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Store the mean and std (c,) of the latents before standardisation."""
+        """Store the mean and std (c, *latent grid) of the latents before standardisation."""
         self.latent_mean.copy_(mean)
-        # A channel that the autoencoder left unused must not be blown up to unit variance.
-        self.latent_std.copy_(std.clamp_min(1e-3))
+        self.latent_std.copy_(std)
 
-    @property
-    def relative_std(self) -> Tensor:
-        """Standard deviation of z per channel (c,): about 1, larger where the image varies more."""
-        return self.latent_std / self._scale
+    @final
+    def std(self) -> Tensor:
+        """Standard deviation of every element of z (c, *latent grid): small in the background."""
+        return (self.latent_std / self._scale).clamp_min(_LEAST_STD)
 
     @property
     def _scale(self) -> Tensor:
-        """One scale for all channels, as LDM's scale factor: the root of the mean variance.
+        """One scale for all elements, as LDM's scale factor: the root of the mean variance.
 
-        A scale of each channel's own would whiten the latent. Then noise drowns the channels that
-        carry the anatomy as late as those that carry texture, and what is left of it at the end of
-        sampling shows as blocks.
+        A scale of each element's own would blow up the background, and noise would drown the
+        channels that carry the anatomy as late as those that carry texture.
         """
-        return self.latent_std.square().mean().sqrt()
-
-    def _statistics(self, dims: int) -> tuple[Tensor, Tensor]:
-        return self.latent_mean.view((1, -1) + (1,) * (dims - 2)), self._scale
+        return self.latent_std.square().mean().sqrt().clamp_min(1e-6)
 
 
 @final
 class IdentityEncoder(ImageEncoder):
     """The image itself, from [0, 1] to [-1, 1]."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(latent_channels=channels, factor=1)
+    def __init__(self, image: Image) -> None:
+        super().__init__(image.channels, 1, image.shape)
 
     def embed(self, x: Tensor) -> Tensor:
         return 2 * x - 1
@@ -169,8 +167,9 @@ class KLEncoder(ImageEncoder):
     spares them.
     """
 
-    def __init__(self, config: KLConfig, spatial_dims: int, channels: int) -> None:
-        super().__init__(config.latent_channels, config.factor)
+    def __init__(self, config: KLConfig, image: Image) -> None:
+        super().__init__(config.latent_channels, config.factor, image.shape)
+        spatial_dims, channels = image.spatial_dims, image.channels
         self.patch = config.patch
         folded = channels * config.patch**spatial_dims
         self.network = AutoencoderKL(
@@ -203,14 +202,14 @@ class KLEncoder(ImageEncoder):
                 for kind in ("weight", "bias"):
                     nn.init.zeros_(self.network.get_parameter(f"{layer}.conv.{kind}"))
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std (B, c, *latent grid) of q(latent | x), before standardisation."""
         x = 2 * x - 1
         mu, sigma = self.network.encode(fold(x, self.patch))
         return (mu if self.shortcut is None else mu + self.shortcut.embed(x)), sigma
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.moments(x)[0]
+        return self.posterior(x)[0]
 
     def render(self, latent: Tensor) -> Tensor:
         x = unfold(self.network.decode(latent), self.patch)
@@ -307,6 +306,5 @@ def require_divisible(grid: Sequence[int], factor: int) -> None:
 def build_encoder(config: IdentityConfig | KLConfig, image: Image) -> ImageEncoder:
     """The encoder of one image variable. Raises MetaVoxelError if the factor does not fit."""
     if isinstance(config, IdentityConfig):
-        return IdentityEncoder(image.channels)
-    require_divisible(image.shape, config.factor)
-    return KLEncoder(config, image.spatial_dims, image.channels)
+        return IdentityEncoder(image)
+    return KLEncoder(config, image)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from metavoxel.data.bids import Cohort, read_cohort
 from metavoxel.data.images import read_scan
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation import figures
 from metavoxel.evaluation.baselines import kernel_ridge, logistic, majority, population_mean
 from metavoxel.evaluation.scores import Score, coverage, dispersion, over_subjects
 from metavoxel.files import atomic_write
@@ -28,6 +30,7 @@ from metavoxel.model import MetaVoxel
 from metavoxel.schema import Schema
 
 FEW = 3  # the paper's number of samples
+_SHOWN = 6  # images in a row of the montage
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +50,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask a model for every scalar of its test subjects given their images, and write the scores.
 
-    Writes report.json, report.md and answers.csv to `out`. Raises MetaVoxelError if the model's
-    test subjects are not in the cohort.
+    Writes report.json, report.md, answers.csv and a montage of unseen and generated images to
+    `out`. Raises MetaVoxelError if the model's test subjects are not in the cohort.
     """
     model = load(folder).network
     cohort = read_cohort(bids, model.schema)
@@ -81,6 +84,9 @@ def evaluate(
         temporary.write_text(as_markdown(report))
     with atomic_write(out / "answers.csv") as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows(answers_by_record(model.schema, table, systems))
+    for v, fig in montages(model, table, seed).items():
+        with atomic_write(out / f"montage-{v}.png") as temporary:
+            fig.savefig(temporary, dpi=120)
     return report
 
 
@@ -218,6 +224,19 @@ def answers_by_record(
             labels = getattr(kind, "labels", None)
             texts = [labels[int(x)] if labels else f"{x:.6g}" for x in row]
             yield [v, table.records[i], *texts]
+
+
+def montages(model: MetaVoxel, table: Table, seed: int) -> dict[str, Figure]:
+    """Per image variable: unseen images, what the autoencoder leaves of them, generated ones."""
+    count = min(_SHOWN, len(table))
+    drawn = ask(model, [*model.schema.images], {}, 1, count, seed).samples
+    out = {}
+    for v in model.schema.images:
+        unseen = torch.from_numpy(table.images[v][:count])
+        back = model.decode(model.encode({v: unseen}))[v].cpu()
+        rows = {"unseen": unseen, "autoencoded": back, "generated": drawn[v][0].cpu()}
+        out[v] = figures.montage({title: [*x[:, 0].numpy()] for title, x in rows.items()})
+    return out
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:

@@ -197,7 +197,7 @@ class AutoencoderModule(L.LightningModule):
         """One step of the autoencoder. Returns its reconstructions, detached."""
         s = self.settings
         with self._autocast():
-            mu, sigma = self.encoder.moments(x)
+            mu, sigma = self.encoder.posterior(x)
             recon = self.encoder.render(mu + sigma * torch.randn_like(sigma)).float()
         losses = {"l1": (recon - x).abs().mean(), "kl": kl_divergence(mu.float(), sigma.float())}
         loss = losses["l1"] + s.kl_weight * losses["kl"]
@@ -296,16 +296,17 @@ def train_autoencoder(
 
 @torch.no_grad()
 def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> None:
-    """Store the latents' mean and std per channel over all volumes (N, C, *grid), in one pass."""
+    """Store the mean and std of every latent element over volumes (N, C, *grid), in one pass."""
     device = encoder.latent_mean.device
     encoder.eval()
-    count, total, square = 0, torch.tensor(0.0), torch.tensor(0.0)
+    total, square = torch.tensor(0.0), torch.tensor(0.0)
     for x in _chunks(volumes, device, chunk):
-        latent = encoder.embed(x).double().transpose(0, 1).flatten(1).cpu()
-        count += latent.shape[1]
-        total, square = total + latent.sum(1), square + latent.square().sum(1)
-    mean = total / count
-    std = (square / count - mean.square()).clamp_min(0).sqrt()
+        latent = encoder.embed(x).double().cpu()
+        total, square = total + latent.sum(0), square + latent.square().sum(0)
+    mean = total / len(volumes)
+    std = (square / len(volumes) - mean.square()).clamp_min(0).sqrt()
+    if not bool(std.any()):  # of a single image, nothing can be said
+        std = torch.ones_like(std)
     encoder.set_statistics(mean.float().to(device), std.float().to(device))
 
 

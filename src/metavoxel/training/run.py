@@ -216,8 +216,9 @@ def _autoencoder_stage(
 def _take_over(model: MetaVoxel, folder: Path) -> None:
     """Copy the autoencoders of another model. Raises MetaVoxelError if they do not fit."""
     weights = load_model(folder).autoencoders.state_dict()
-    try:
-        model.autoencoders.load_state_dict(weights)
+    own = {k: x for k, x in model.autoencoders.state_dict().items() if ".latent_" in k}
+    try:  # the latent's statistics belong to the other cohort, and to its grid
+        model.autoencoders.load_state_dict({**weights, **own})
     except RuntimeError:
         raise MetaVoxelError(
             f"{folder}: its autoencoder has another shape. Use the same image names and encoding."
@@ -317,6 +318,6 @@ def _existing(path: Path) -> str | None:
 
 @contextmanager
 def _bar(console: Console, text: str) -> Iterator[Progress]:
-    with Bars(console=console, transient=True) as bars:
+    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(text, total=None)
         yield lambda done, of: bars.update(task, completed=done, total=of)
