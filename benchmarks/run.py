@@ -1,15 +1,16 @@
-"""What an answer costs: one network evaluation beside the paper's protocol, in one run.
+"""What an answer and a training step cost, as ratios side by side in one run.
 
 Times depend on the network's shape, not on its weights, so an untrained network is timed: that of
-configs/ixi-cpu.yaml. The paper's protocol is 3 samples of 50 steps. The interleaved repetitions and
-the medians are there because machines are shared and noisy; read the ratios.
+configs/ixi-cpu.yaml. One network evaluation stands beside the paper's protocol of 3 samples of 50
+steps, and bfloat16 beside float32. The interleaved repetitions and the medians are there because
+machines are shared and noisy; read the ratios.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -29,30 +30,54 @@ def main() -> None:
     assert schema is not None
     scalings = {v: LinearScaling(*(kind.range or (0, 1))) for v, kind in schema.continuous.items()}
     torch.manual_seed(0)
-    model = MetaVoxel(schema, config.model, scalings).eval()
-    image = torch.rand(1, 1, *next(iter(schema.images.values())).shape)
-    asked, known = [*schema.scalars], {"image": image}
+    model = MetaVoxel(schema, config.model, scalings)
+    print(f"{CONFIG.name}, {torch.get_num_threads()} threads")
+    compare("a training step", training_steps(model, config.training.joint.batch_size))
+    compare("all scalars given the image", answers(model.eval()))
+
+
+def answers(model: MetaVoxel) -> dict[str, Callable[[], object]]:
+    image = torch.rand(1, 1, *next(iter(model.schema.images.values())).shape)
+    asked, known = [*model.schema.scalars], {"image": image}
     exact = model.config.sampling
     paper = exact.model_copy(
         update={"conditioner": "repaint", "spacing": "uniform", "order": 1, "point": "samples"}
     )
-    systems: dict[str, Callable[[], object]] = {
+    return {
         "one evaluation": lambda: ask(model, asked, known, 1, 0, 0, exact),
         "3 samples x 50 steps, exact": lambda: ask(model, asked, known, 1, 3, 0, exact),
         "3 samples x 50 steps, repaint": lambda: ask(model, asked, known, 1, 3, 0, paper),
     }
+
+
+def training_steps(model: MetaVoxel, batch: int) -> dict[str, Callable[[], object]]:
+    """Loss and gradient of one batch whose images are noised."""
+    generator = torch.Generator().manual_seed(0)
+    z0 = model.process.prior(batch, generator)
+    observed = {v: torch.ones(batch, dtype=torch.bool) for v in z0}
+    times = {v: torch.full((batch,), 500) for v in z0}
+
+    def step(bf16: bool) -> None:
+        model.denoiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            model.loss(z0, observed, generator, times)[0].backward()
+
+    return {"float32": lambda: step(False), "bfloat16": lambda: step(True)}
+
+
+def compare(title: str, systems: Mapping[str, Callable[[], object]]) -> None:
+    """Time every system in turn, again and again; ratios are to the first."""
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(REPETITIONS + 1):  # the first round warms up
-        for name, answer in systems.items():
+        for name, run in systems.items():
             start = time.perf_counter()
-            answer()
+            run()
             seconds[name].append(time.perf_counter() - start)
-    base = statistics.median(seconds["one evaluation"][1:])
-    print(f"All scalars given the image, {torch.get_num_threads()} threads, {CONFIG.name}")
-    print(f"{'answer':32} {'seconds':>9} {'ratio':>7}")
-    for name, times in seconds.items():
-        median = statistics.median(times[1:])
-        print(f"{name:32} {median:9.3f} {median / base:7.1f}")
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    base = next(iter(medians.values()))
+    print(f"\n{title:32} {'seconds':>9} {'ratio':>7}")
+    for name, median in medians.items():
+        print(f"{name:32} {median:9.3f} {median / base:7.2f}")
 
 
 if __name__ == "__main__":

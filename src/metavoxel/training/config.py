@@ -57,18 +57,9 @@ class JointTraining(Strict):
         default=0.999, ge=0, lt=1, description="of the averaged weights that are kept"
     )
     copies: int = Field(
-        default=8,
-        ge=1,
-        description="encodings cached per image: one as it is, one mirrored (where flip "
-        "is above 0), the rest augmented",
+        default=8, ge=1, description="encodings cached per image: one as it is, the rest augmented"
     )
     augmentation: Augmentation = Field(default_factory=Augmentation)
-    generate_augmented: bool = Field(
-        default=False,
-        description="whether noised images, too, are augmented ones. If not, augmentation helps to "
-        "read images, and the model does not learn to generate turned or shifted ones; with one "
-        "shared time no image is ever clean, and nothing would be augmented",
-    )
     validate_every: int = Field(default=500, ge=1, description="steps between validations")
     checkpoint_every: int = Field(
         default=200, ge=1, description="steps between checkpoints for --resume"
@@ -83,11 +74,6 @@ class JointTraining(Strict):
     )
     answer_steps: int = Field(default=10, ge=1, description="reverse steps behind the logged CRPS")
     answers_every: int = Field(default=4, ge=1, description="validations between logged answers")
-
-    @property
-    def plain_copies(self) -> int:
-        """The first copies: an image as it is, and its mirror image where it may be mirrored."""
-        return min(self.copies, 2 if self.augmentation.flip > 0 else 1)
 
 
 class TrainingConfig(Strict):

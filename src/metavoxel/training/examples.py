@@ -19,7 +19,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
-from metavoxel.training.augment import NO_AUGMENTATION, Augmentation, augment
+from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator
 
 Progress = Callable[[int, int], None]  # (done, of)
@@ -91,9 +91,8 @@ def encode_cohort(
     cache: Path,
     progress: Progress,
 ) -> Examples:
-    """Encode every variable of every record once; images `copies` times: as they are, mirrored (if
-    that is one of the augmentations), then augmented. Latents are kept in `cache` and reused while
-    model and cohort stay the same."""
+    """Encode every variable of every record once; images `copies` times, all but the first
+    augmented. Latents are kept in `cache` and reused while model and cohort stay the same."""
     cache.mkdir(parents=True, exist_ok=True)
     observed, scalars, images = {}, {}, {}
     for v in model.schema:
@@ -132,15 +131,13 @@ def _latents(
     augmentation: Augmentation,
     seed: int,
 ) -> Iterator[tuple[int, slice, Tensor]]:
-    mirrored = NO_AUGMENTATION.model_copy(update={"flip": 1, "flip_axis": augmentation.flip_axis})
     for copy in range(copies):
-        changes = mirrored if copy == 1 and augmentation.flip > 0 else augmentation
         for start in range(0, len(volumes), _CHUNK):
             rows = slice(start, min(start + _CHUNK, len(volumes)))
             x = volumes[rows].float() / 255
             if copy > 0:
                 draw = generator(seed, 4, copy, start)
-                x = augment(x, image.spacing, changes, draw)
+                x = augment(x, image.spacing, augmentation, draw)
             yield copy, rows, model.encode({name: x})[name]
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from metavoxel.diffusion.joint import Times
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import JointTraining
 from metavoxel.training.examples import Examples
@@ -85,12 +84,7 @@ class JointModule(L.LightningModule):
         examples, size = self.training_examples[0], self.settings.batch_size
         rows = rows_of_step(len(examples), size, step, self.seed, rank, world)
         copies = torch.randint(2**31, (size,), generator=draw)
-        schema, model = self.model.schema, self.model
-        times = model.times(size, [*schema.images], [*schema.scalars], model.process.T, draw)
-        if not self.settings.generate_augmented:
-            noised = torch.stack([times[v] > 0 for v in schema.images]).any(0)
-            copies = torch.where(noised, copies % self.settings.plain_copies, copies)
-        loss, parts = self._loss(examples, rows, copies, draw, times)
+        loss, parts = self._loss(examples, rows, copies, draw)
         self._log("train", loss, parts, size)
         if not loss.requires_grad:  # a batch so small that nothing was asked in it
             return 0 * next(self.denoiser.parameters()).sum()
@@ -107,18 +101,13 @@ class JointModule(L.LightningModule):
             self._log("validation", loss, parts, len(first))
 
     def _loss(
-        self,
-        examples: Examples,
-        rows: Tensor,
-        copies: Tensor,
-        draw: torch.Generator,
-        times: Times | None = None,
+        self, examples: Examples, rows: Tensor, copies: Tensor, draw: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z0, observed = examples.batch(rows, copies)
         z0 = {v: x.to(self.device) for v, x in z0.items()}
         observed = {v: x.to(self.device) for v, x in observed.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model.loss(z0, observed, draw, times)
+            return self.model.loss(z0, observed, draw)
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
