@@ -103,7 +103,7 @@ def tell(demo: Demo) -> None:
     seen = as_table(model.schema, cohort.only(split.train[:8]))
     table, truth = as_table(model.schema, test), _truth(demo, test)
     _cohort(demo, split.train, split.test, seen)
-    _learning(demo)
+    _learning(demo, model)
     _generated(demo, model, seen)
     _trajectory(demo, model)
     _answers(demo, model, table, truth)
@@ -128,13 +128,15 @@ def _cohort(demo: Demo, train: tuple[str, ...], test: tuple[str, ...], seen: Tab
     )
 
 
-def _learning(demo: Demo) -> None:
-    fig = figures.training_curves(demo.out / "model.training/joint/logs", "validation/")
+def _learning(demo: Demo, model: Model) -> None:
+    logs = demo.out / "model.training/joint/logs"
+    fig = figures.training_curves(logs, {v: f"validation/{v}" for v in model.schema})
     demo.sections.append(
         Section(
             "Training",
             "One network, one loss (Eq. 5). Each variable's held-out loss, over random questions: "
-            "1 is as good as its mean, except for labels, where it is the cross-entropy.",
+            "1 is as good as its mean; for the image, as the best linear answer; for labels, it is "
+            "the cross-entropy.",
             f"metavoxel train {demo.out.name}/bids --config demo.yaml --out {demo.out.name}/model",
             {"training": fig},
         )
@@ -195,7 +197,8 @@ def _trajectory(demo: Demo, model: Model) -> None:
             "From noise to a person",
             "One record on its way from T to 0 (Figure 2 of the paper): the noisy state decoded, "
             "and what the network expects at that moment. Above, the noisy age decoded and the "
-            "likelier sex.",
+            "likelier sex. Images are coded relative to the mean brain, so what is decoded from "
+            "pure noise is that brain and noise.",
             'ask(network, ["image", "age", "sex", "diagnosis"], {}, ..., watch=watch)',
             {"trajectory": fig},
         )

@@ -105,15 +105,14 @@ def two_answers(exact: np.ndarray, answer: np.ndarray, label: str) -> Figure:
     return fig
 
 
-def training_curves(logs: Path, prefix: str) -> Figure:
-    """Every scalar under `prefix` ("validation/", "answers/...") of a run's TensorBoard logs."""
+def training_curves(logs: Path, tags: Mapping[str, str]) -> Figure:
+    """Scalars of a run's TensorBoard logs, by label."""
     curves = read_curves(logs)
-    chosen = {k: v for k, v in curves.items() if k.startswith(prefix)}
     with plt.rc_context(_INK):
         fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-        for name, (steps, values) in chosen.items():
-            ax.plot(steps, values, "o-", ms=3, label=name.removeprefix(prefix))
-        ax.set(xlabel="step", ylabel="loss (1: as good as the mean)")
+        for label, tag in tags.items():
+            ax.plot(*curves[tag], "o-", ms=3, label=label)
+        ax.set(xlabel="step", ylabel="held-out loss")
         ax.legend(fontsize=8, frameon=False, ncols=2)
     return fig
 
