@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 import metavoxel as mv
+from folders import blob, centroid, write_nifti
+from metavoxel.cli import main
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
@@ -108,6 +112,31 @@ def test_inpainting_keeps_every_voxel_outside_the_mask(model: mv.Model) -> None:
     filled = model.inpaint(image, mask, given={"sex": "F"}, samples=2)
     assert np.array_equal(filled.samples[:, 0, :8], np.stack([image[:8]] * 2))
     assert not np.array_equal(filled.samples[0, 0, 8:], filled.samples[1, 0, 8:])
+
+
+def test_images_come_back_on_the_scan_s_own_grid(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An oblique LAS scan of 4 x 4 x 5 mm, half of it filled: what was given lies where it lay."""
+    turn = np.array([[np.cos(0.2), -np.sin(0.2), 0], [np.sin(0.2), np.cos(0.2), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-4.0, 4, 5])
+    affine[:3, 3] = -affine[:3, :3] @ [15.5, 15.5, 12.5]
+    at = np.array([24.0, 8, -12])
+    scan = write_nifti(tmp_path / "las.nii.gz", blob((32, 32, 26), affine, at, 12), affine)
+    left = np.zeros((32, 32, 26), np.uint8)
+    left[20:] = 1  # the first axis runs to the left, the blob lies on the right
+    mask = write_nifti(tmp_path / "mask.nii.gz", left, affine)
+    arguments = ["inpaint", folder, scan, mask, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["metavoxel", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    filled: Any = nib.load(tmp_path / "out" / "inpainted-01.nii.gz")
+    assert filled.shape == (32, 32, 26)
+    np.testing.assert_allclose(filled.affine, affine, atol=1e-5)
+    given = np.clip(filled.get_fdata() - 0.3, 0, None)
+    given[16:] = 0
+    np.testing.assert_allclose(centroid(given, affine), at, atol=2)
 
 
 def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Model) -> None:

@@ -114,7 +114,7 @@ class Model:
         sampling = self._settings({"resamplings": RESAMPLINGS, **settings})
         voxels = torch.from_numpy(scan.array)
         filled = inpaint(self.network, name, voxels, masked, known, samples, seed, sampling)
-        return ImageAnswer(filled.numpy(), scan.grid.affine)
+        return ImageAnswer(filled.numpy(), scan.grid, scan.source)
 
     def counterfactual(
         self,
@@ -143,7 +143,7 @@ class Model:
         sampling = self._settings(settings)
         after = self._known(changed, {})
         out = counterfactual(self.network, name, image, known, after, sampling)
-        return ImageAnswer(out.numpy(), scan.grid.affine)
+        return ImageAnswer(out.numpy(), scan.grid, scan.source)
 
     def _settings(self, changes: Mapping[str, Any]) -> SamplingConfig:
         unknown = [k for k in changes if k not in SamplingConfig.model_fields]
@@ -213,7 +213,7 @@ class Model:
         point = drawn.point.get(name)
         samples = drawn.samples[name][0].numpy() if name in drawn.samples else np.empty(0)
         if name in self.schema.images:
-            return ImageAnswer(samples, (grid or self.grid(name)).affine)
+            return ImageAnswer(samples, grid or self.grid(name))
         if name in self.schema.continuous:
             value = None if point is None else float(point[0])
             return ContinuousAnswer(self.schema.continuous[name].unit, samples, value)

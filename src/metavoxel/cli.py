@@ -29,6 +29,9 @@ Samples = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same answer")]
 Steps = Annotated[int | None, typer.Option(min=1, help="reverse steps of the sampler")]
+ModelGrid = Annotated[
+    bool, typer.Option("--model-grid", help="write on the model's grid, not on the scan's own")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
 
@@ -131,6 +134,7 @@ def inpaint(
     samples: Annotated[int, typer.Option(min=1, help="number of fillings")] = 1,
     seed: Seed = 0,
     steps: Steps = None,
+    model_grid: ModelGrid = False,
 ) -> None:
     """Fill the masked part of an image given the rest of it."""
     from metavoxel.api import load
@@ -139,7 +143,8 @@ def inpaint(
     loaded = load(model)
     known = _values(given)
     answer = loaded.inpaint(image, mask, known, samples, seed, **_given(steps=steps))
-    paths = write_images(answer.samples, answer.affine, out, "inpainted")
+    answer = answer if model_grid else answer.on_source()
+    paths = write_images(answer.samples, answer.grid, out, "inpainted")
     errors.print(f"{len(paths)} written to {out}")
 
 
@@ -151,6 +156,7 @@ def counterfactual(
     out: Annotated[Path, typer.Option(help="folder for the image")],
     given: Annotated[str, typer.Option(help='what is true now, such as "age=52, sex=F"')] = "",
     steps: Steps = None,
+    model_grid: ModelGrid = False,
 ) -> None:
     """Show the same scan as it would be under other values."""
     from metavoxel.api import load
@@ -160,7 +166,8 @@ def counterfactual(
     name = next(iter(loaded.schema.images))
     record = {name: image, **_values(given)}
     answer = loaded.counterfactual(record, _values(set_), **_given(steps=steps))
-    write_images(answer.samples, answer.affine, out, "counterfactual")
+    answer = answer if model_grid else answer.on_source()
+    write_images(answer.samples, answer.grid, out, "counterfactual")
     errors.print(f"Written to {out}")
 
 

@@ -58,7 +58,7 @@ def _write_dataset(
     names = [f"sub-synth{i + 1:04d}" for i in range(count)]
     for v, answer in drawn.items():
         if v in schema.images:
-            _write_volumes(answer.samples, answer.affine, schema.images[v], names, out)
+            _write_volumes(answer.samples, answer.grid, schema.images[v], names, out)
     table = {v: drawn[v].samples for v in drawn if v in schema.scalars}
     table |= {v: [x] * count for v, x in given.items() if v in schema.scalars}
     _write_table(out / "participants.tsv", names, table)
@@ -72,9 +72,8 @@ def _write_dataset(
     _write_json(out / "dataset_description.json", about)
 
 
-def write_images(samples: np.ndarray, affine: np.ndarray, out: Path, label: str) -> list[Path]:
+def write_images(samples: np.ndarray, grid: Grid, out: Path, label: str) -> list[Path]:
     """Write images (n, C, *grid) as label-01, label-02 ... in `out`; NIfTI in 3D, PNG in 2D."""
-    grid = Grid(tuple(samples.shape[2:]), affine)
     suffix = "png" if samples.ndim == 4 else "nii.gz"
     paths = [out / f"{label}-{i + 1:02d}.{suffix}" for i in range(len(samples))]
     for path, sample in zip(paths, samples, strict=True):
@@ -83,9 +82,8 @@ def write_images(samples: np.ndarray, affine: np.ndarray, out: Path, label: str)
 
 
 def _write_volumes(
-    samples: np.ndarray, affine: np.ndarray, kind: Image, names: list[str], out: Path
+    samples: np.ndarray, grid: Grid, kind: Image, names: list[str], out: Path
 ) -> None:
-    grid = Grid(tuple(samples.shape[2:]), affine)
     entities = "".join(f"_{k}-{x}" for k, x in kind.entities.items())
     suffix = "png" if kind.spatial_dims == 2 else "nii.gz"
     for name, sample in zip(names, samples, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metavoxel.data.images import Grid, to_source
 from metavoxel.errors import MetaVoxelError
 
 
@@ -75,13 +76,26 @@ class CategoricalAnswer:
 
 @dataclass(frozen=True, eq=False)
 class ImageAnswer:
-    """Draws of an image: `samples` (n, channels, ...) in [0, 1], and where the grid lies.
+    """Draws of an image: `samples` (n, channels, ...) in [0, 1], and where their grid lies.
 
-    `affine` (4, 4) takes voxel indices to millimetres.
+    `source` is the grid of the scan that the answer is made from, if there was one.
     """
 
     samples: np.ndarray
-    affine: np.ndarray
+    grid: Grid
+    source: Grid | None = None
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel indices to millimetres, (4, 4)."""
+        return self.grid.affine
+
+    def on_source(self) -> ImageAnswer:
+        """The same on the grid of the source, in its orientation: no more detailed if finer."""
+        if self.source is None:
+            return self
+        samples = np.stack([to_source(x, self.grid, self.source) for x in self.samples])
+        return ImageAnswer(samples, self.source, self.source)
 
     @property
     def mean(self) -> np.ndarray:
