@@ -106,11 +106,12 @@ def two_answers(exact: np.ndarray, answer: np.ndarray, label: str) -> Figure:
 
 
 def training_curves(logs: Path, tags: Mapping[str, str]) -> Figure:
-    """Scalars of a run's TensorBoard logs, by label."""
+    """Scalars of a run's TensorBoard logs, by label; a label never logged has no curve."""
     curves = read_curves(logs)
     with plt.rc_context(_INK):
         fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-        for label, tag in tags.items():
+        logged = {label: tag for label, tag in tags.items() if tag in curves}
+        for label, tag in logged.items():
             ax.plot(*curves[tag], "o-", ms=3, label=label)
         ax.set(xlabel="step", ylabel="held-out loss")
         ax.legend(fontsize=8, frameon=False, ncols=2)
