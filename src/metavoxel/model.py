@@ -21,7 +21,7 @@ from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
-from metavoxel.diffusion.process import Process, over_axes
+from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
@@ -90,15 +90,7 @@ class MetaVoxel(nn.Module):
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        seen = {v: self._standardised(v, z[v], t[v]) for v in self.schema.images}
-        return self.denoiser({**z, **seen}, t, asked)
-
-    def _standardised(self, name: str, zt: Tensor, t: Tensor) -> Tensor:
-        """z_t of an image with every channel of variance 1, as the network sees it."""
-        std = self.autoencoders[name].std()  # type: ignore[operator]
-        a = over_axes(self.process.processes[name].schedule.alpha_bar(t), zt)
-        variance = std.square().flatten(1).mean(1).view(-1, *[1] * (std.ndim - 1))
-        return zt / (a * variance + 1 - a).sqrt()
+        return self.denoiser(self.process.seen(z, t), t, asked)
 
     def loss(
         self,

@@ -44,6 +44,7 @@ def test_no_correction_is_the_posterior_mean(kind: Prediction, t: int) -> None:
     expected = slope * zt
     got = of.clean(torch.zeros_like(zt), zt, times)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of.seen(zt, times), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

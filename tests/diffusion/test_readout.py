@@ -45,6 +45,23 @@ def test_categorical_read_out_is_bayes_rule(kernel: str) -> None:
             torch.testing.assert_close(answer[0], joint / joint.sum(), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
+def test_the_network_sees_a_known_value_whole_and_nothing_of_a_marginalised_one(
+    kernel: str,
+) -> None:
+    """At t = 0 the value itself; at T the same for all, whatever was drawn there."""
+    number = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.4))
+    label = CategoricalReadOut(CategoricalProcess(cosine(1000), 3, kernel))  # type: ignore[arg-type]
+    none, whole = torch.zeros(50, dtype=torch.long), torch.full((50,), 1000)
+    z0, noise = torch.randn(2, 50, 1)
+    torch.testing.assert_close(number.seen(number.noised(z0, none, noise), none), z0)
+    assert not number.seen(number.noised(z0, whole, noise), whole).any()
+    z0, noise = torch.eye(3).repeat(17, 1)[:50], label.noise(50, (3,))
+    torch.testing.assert_close(label.seen(label.noised(z0, none, noise), none), z0)
+    seen = label.seen(label.noised(z0, whole, noise), whole)
+    torch.testing.assert_close(seen, torch.full((50, 3), 1 / 3))
+
+
 def test_a_constant_read_out_samples_its_own_distribution() -> None:
     """If the rest says N(m, r) and p, the samples are N(m, r) and p, and so is one evaluation."""
     n, mean, std = 4000, 0.3, 0.2

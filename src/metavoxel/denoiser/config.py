@@ -23,6 +23,14 @@ class DenoiserConfig(Strict):
         default=64, ge=1, description="width of a variable's cross-attention token"
     )
     scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
+    linear_read_out: bool = Field(
+        default=True,
+        description="whether a scalar's head also has a weight for every latent element, or reads "
+        "the bottleneck alone (the paper)",
+    )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="dropout on the bottleneck features"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of bottleneck channels that training hides from the scalars' heads",
     )

@@ -1,7 +1,10 @@
-"""The head that reads one scalar off the bottleneck features."""
+"""The heads that read one scalar: off the bottleneck features, and off the latents themselves."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -28,3 +31,21 @@ class ScalarHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, channels, ...) -> (B, out)."""
         return self.blocks(features).flatten(2).mean(-1) + self.skip(features.flatten(2).mean(-1))
+
+
+class LinearReadOut(nn.Module):
+    """A linear function of whole latent images, an own weight for every element; 0 at first.
+
+    Convolutions and pooling have to learn where in the brain a feature lies, which takes far more
+    scans than a small cohort has; there, linear models of all voxels are the ones to beat.
+    """
+
+    def __init__(self, elements: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out, elements))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Latent images (B, c, ...) -> (B, out)."""
+        x = images.flatten(1)
+        # Adam moves every weight as far, whatever their number; this bounds how far the sum moves.
+        return x @ self.weight.to(x.dtype).T / math.sqrt(x.shape[1])

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from monai.networks.layers.factories import Dropout
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
-from metavoxel.denoiser.heads import ScalarHead
+from metavoxel.denoiser.heads import LinearReadOut, ScalarHead
 from metavoxel.errors import MetaVoxelError
 
 
@@ -21,7 +22,7 @@ class Layout:
     """What the network must know of the variables, and no more.
 
     `fields` maps an image-like variable to its latent channels; all share the latent grid `grid`.
-    `scalars` maps a scalar to (width of its noisy state, width of its prediction).
+    `scalars` maps a scalar to (width of what is shown of it, width of its prediction).
     """
 
     fields: Mapping[str, int]
@@ -61,7 +62,7 @@ class JointUNet(nn.Module):
         self.time = TimeEmbedding([*layout.fields, *layout.scalars], 4 * width)
         states = {v: state for v, (state, _) in layout.scalars.items()}
         self.tokens = ScalarTokens(states, config.token_channels) if states else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout[Dropout.DROPOUT, dims](config.dropout)
         self.heads = nn.ModuleDict(
             {
                 v: ScalarHead(
@@ -69,6 +70,13 @@ class JointUNet(nn.Module):
                 )
                 for v, (_, out) in layout.scalars.items()
             }
+        )
+
+        elements = field_channels * math.prod(layout.grid)
+        self.linear = nn.ModuleDict(
+            {v: LinearReadOut(elements, out) for v, (_, out) in layout.scalars.items()}
+            if config.linear_read_out
+            else {}
         )
 
     def forward(
@@ -83,23 +91,26 @@ class JointUNet(nn.Module):
         """
         asked = [*self.layout.fields, *self.layout.scalars] if asked is None else asked
         emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
-        bottleneck, skips = self._encode(self._input(z), emb, context)
+        images = torch.cat([z[v] for v in self.layout.fields], dim=1)
+        bottleneck, skips = self._encode(self._input(images, z), emb, context)
         pooled = self.dropout(bottleneck)
         predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
+        for v in self.linear:
+            if v in asked:
+                predictions[v] = predictions[v] + self.linear[v](images)
         if any(v in asked for v in self.layout.fields):
             output = self._decode(bottleneck, skips, emb, context)
             fields = output.split(list(self.layout.fields.values()), dim=1)
             predictions.update(zip(self.layout.fields, fields, strict=True))
         return {v: predictions[v] for v in asked}
 
-    def _input(self, z: Mapping[str, Tensor]) -> Tensor:
-        fields = [z[v] for v in self.layout.fields]
-        shape = (len(fields[0]), 1, *self.layout.grid)
+    def _input(self, images: Tensor, z: Mapping[str, Tensor]) -> Tensor:
+        shape = (len(images), 1, *self.layout.grid)
         ones = (1,) * len(self.layout.grid)
         constants = [
             rescaled_state(z[v]).view(-1, 1, *ones).expand(shape) for v in self.layout.scalars
         ]
-        return torch.cat([*fields, *constants], dim=1)
+        return torch.cat([images, *constants], dim=1)
 
     def _encode(
         self, x: Tensor, emb: Tensor, context: Tensor | None

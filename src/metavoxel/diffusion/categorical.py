@@ -77,6 +77,9 @@ class CategoricalProcess:
         kept = over_axes(self.schedule.alpha_bar(t) / self.schedule.alpha_bar(s), zs)
         return self._draw(kept * zs + (1 - kept) * self.stationary(zs), noise)
 
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        return zt
+
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Cross-entropy of the clean label (Eq. 5), in float32, shape (B,)."""
         return -(z0.float() * F.log_softmax(prediction.float(), -1)).sum(-1)

@@ -55,6 +55,9 @@ class GaussianProcess:
         kept = over_axes(self.schedule.alpha_bar(t) / self.schedule.alpha_bar(s), zs)
         return kept.sqrt() * zs + (1 - kept).sqrt() * noise
 
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        return zt
+
     def target(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """What the network should say at z_t."""
         signal, spread = self._amplitudes(t, z0)

@@ -51,6 +51,10 @@ class JointProcess:
         """z_t ~ q(z_t | z_0), variable by variable."""
         return {v: self.processes[v].noised(z0[v], t[v], noise[v]) for v in z0}
 
+    def seen(self, zt: State, t: Times) -> State:
+        """z_t as the network is shown it."""
+        return {v: self.processes[v].seen(x, t[v]) for v, x in zt.items()}
+
     def loss(
         self, prediction: State, z0: State, t: Times, noise: State, observed: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:

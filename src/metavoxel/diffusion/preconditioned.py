@@ -53,6 +53,10 @@ class PreconditionedGaussian:
     def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return self.process.renoised(zs, s, t, noise)
 
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        """The linear answer E[z_0 | z_t]: pure noise is shown as the mean image."""
+        return self.clean(torch.zeros_like(zt), zt, t)
+
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error of the target, relative to that of the linear answer: 1 is no better."""
         zt = self.process.noised(z0, t, noise)

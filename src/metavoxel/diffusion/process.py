@@ -33,7 +33,7 @@ class Process(Protocol):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of a scalar: the width of its noisy state, and of the network's prediction."""
+        """Of a scalar: the width of what the network is shown, and of the network's prediction."""
         ...
 
     def noise(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
@@ -53,6 +53,10 @@ class Process(Protocol):
 
     def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """z_t ~ q(z_t | z_s), s < t: forward again, as RePaint's resampling does."""
+        ...
+
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        """z_t as the network is shown it: itself, or what it says of z_0 on its own."""
         ...
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:

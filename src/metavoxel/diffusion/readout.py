@@ -8,6 +8,9 @@ of the rest of the noisy record:
 The first factor is known in closed form, so the network need only learn the second, which is the
 answer to the question itself; it does not spend capacity on passing z_t through. At t = T the first
 factor is flat and the two agree: the prediction there is the one-evaluation answer, as for v or x0.
+
+For the other variables the network is shown what z_t says of z_0 rather than z_t itself, so that a
+variable which is marginalised shows nothing, where its noise would drown the ones that are known.
 """
 
 from __future__ import annotations
@@ -58,6 +61,10 @@ class GaussianReadOut:
 
     def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return self.process.renoised(zs, s, t, noise)
+
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        """E[z_0 | z_t], were z_0 N(0, data_std^2)."""
+        return self.clean(zt.new_zeros(len(zt), 2), zt, t)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         zt = self.process.noised(z0, t, noise)
@@ -112,7 +119,7 @@ class CategoricalReadOut:
 
     @property
     def widths(self) -> tuple[int, int]:
-        return self.process.widths
+        return self.process.K, self.process.K
 
     def noise(
         self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None
@@ -127,6 +134,10 @@ class CategoricalReadOut:
 
     def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return self.process.renoised(zs, s, t, noise)
+
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        """p(z_0 | z_t), were all labels as frequent, shape (B, K)."""
+        return self.clean(zt.new_zeros(len(zt), self.process.K), zt, t)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         zt = self.process.noised(z0, t, noise)
