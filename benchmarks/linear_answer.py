@@ -45,7 +45,7 @@ def main(folder: Path, bids: Path) -> None:
             z = model.process.prior(len(z0), generator)
             z[v] = process.noised(z0, t, model.process.noise(len(z0), generator, [v])[v])
             learnt = process.clean(model(z, times, [v])[v], z[v], t)
-            known = linear.clean(torch.zeros_like(z0), z[v], t)
+            known = linear.seen(z[v], t)
             ratio = (learnt - z0).square().mean() / (known - z0).square().mean()
             a = float(process.schedule.alpha_bar(t)[0])
             print(f"{v:8} {int(t[0]):5d} {a:10.4f} {float(ratio):17.3f}")

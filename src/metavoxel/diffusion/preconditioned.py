@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.process import Past, over_axes
-from metavoxel.diffusion.schedule import Schedule
+from metavoxel.diffusion.process import over_axes
 
 
 @dataclass(frozen=True, eq=False)
-class PreconditionedGaussian:
+class PreconditionedGaussian(CombinedProcess):
     """A Gaussian process whose network prediction is a correction, of variance 1 over the data.
 
     `std` gives the standard deviation (> 0) of every element of z_0, whose mean is 0.
@@ -32,30 +32,15 @@ class PreconditionedGaussian:
     std: Callable[[], Tensor]
 
     @property
-    def schedule(self) -> Schedule:
-        return self.process.schedule
-
-    @property
     def widths(self) -> tuple[int, int]:
         return self.process.widths
 
-    def noise(
-        self, n: int, shape: tuple[int, ...], generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self.process.noise(n, shape, generator)
+    def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        linear, spread = self.linear(zt, t)
+        return linear + spread * prediction
 
-    def prior(self, noise: Tensor) -> Tensor:
-        return self.process.prior(noise)
-
-    def noised(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return self.process.noised(z0, t, noise)
-
-    def renoised(self, zs: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return self.process.renoised(zs, s, t, noise)
-
-    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
-        """The linear answer E[z_0 | z_t]: pure noise is shown as the mean image."""
-        return self.clean(torch.zeros_like(zt), zt, t)
+    def silence(self, zt: Tensor) -> Tensor:
+        return torch.zeros_like(zt)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error of the target, relative to that of the linear answer: 1 is no better."""
@@ -64,30 +49,6 @@ class PreconditionedGaussian:
         target = self.process.target(z0, t, noise)
         error = (linear + spread * prediction - target).square().flatten(1).mean(1)
         return error / spread.square().flatten(1).mean(1)
-
-    def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return self.process.clean(self.target(prediction, zt, t), zt, t)
-
-    def step(
-        self,
-        prediction: Tensor,
-        zt: Tensor,
-        t: Tensor,
-        s: Tensor,
-        generator: torch.Generator | None = None,
-        eta: float = 0.0,
-        past: Past | None = None,
-    ) -> Tensor:
-        target = self.target(prediction, zt, t)
-        return self.process.step(target, zt, t, s, generator, eta, past)
-
-    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past:
-        return self.process.past(self.target(prediction, zt, t), zt, t)
-
-    def target(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """What the process's own network would say: the linear answer and its correction."""
-        linear, spread = self.linear(zt, t)
-        return linear + spread * prediction
 
     def linear(self, zt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the target given z_t, under N(0, s^2). Shapes (B, ...).
