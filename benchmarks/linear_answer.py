@@ -1,10 +1,11 @@
-"""Has the network learnt the image? Its error along t, relative to the best linear answer.
+"""Has the network learnt the image? Its squared error along t, beside what is known without it.
 
     python benchmarks/linear_answer.py MODEL BIDS
 
-For the validation subjects: the squared error of E[z_0 | z_t], divided by that of the linear answer
-that the standard deviation of every latent element gives. 1 is no better than the linear answer;
-what is below is learnt. The scalars are marginalised.
+For the validation subjects, the squared error of E[z_0 | z_t] as a share of that of the linear answer
+which treats the elements of the latent as independent: `linear` is the answer of the Gaussian of the
+training images, with the directions in which elements vary together, which the network of a
+preconditioned model corrects; `network` is the model's. The scalars are marginalised.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import torch
 
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
-from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.preconditioned import PreconditionedGaussian
+from metavoxel.diffusion.preconditioned import FactorGaussian
 from metavoxel.evaluation.report import as_table
 from metavoxel.model import load_model
 
@@ -30,13 +30,12 @@ def main(folder: Path, bids: Path) -> None:
     split = read_split(folder / "split.json")
     table = as_table(model.schema, read_cohort(bids, model.schema).only(split.validation))
     print(f"{len(table)} validation records")
-    print("image        t  alpha_bar  network / linear")
+    print("image        t  alpha_bar  linear  network")
     for v, images in table.images.items():
         process, T = model.process.processes[v], model.process.T  # noqa: N806
-        linear = PreconditionedGaussian(
-            GaussianProcess(process.schedule, "x0"),
-            model.autoencoders[v].std,  # type: ignore[arg-type]
-        )
+        gaussian: FactorGaussian = model.autoencoders[v].gaussian()  # type: ignore[operator]
+        variance = gaussian.own + gaussian.factors.square().sum(0)
+        independent = FactorGaussian(gaussian.factors[:0], variance)
         z0 = model.encode({v: torch.from_numpy(images)})[v]
         for fraction in FRACTIONS:
             generator = torch.Generator().manual_seed(0)
@@ -44,11 +43,15 @@ def main(folder: Path, bids: Path) -> None:
             times = {u: torch.full_like(t, T) for u in model.schema} | {v: t}
             z = model.process.prior(len(z0), generator)
             z[v] = process.noised(z0, t, model.process.noise(len(z0), generator, [v])[v])
-            learnt = process.clean(model(z, times, [v])[v], z[v], t)
-            known = linear.seen(z[v], t)
-            ratio = (learnt - z0).square().mean() / (known - z0).square().mean()
-            a = float(process.schedule.alpha_bar(t)[0])
-            print(f"{v:8} {int(t[0]):5d} {a:10.4f} {float(ratio):17.3f}")
+            alpha_bar = process.schedule.alpha_bar(t)
+            answers = {
+                "independent": independent.posterior(z[v], alpha_bar)[0],
+                "linear": gaussian.posterior(z[v], alpha_bar)[0],
+                "network": process.clean(model(z, times, [v])[v], z[v], t),
+            }
+            error = {k: float((x - z0).square().mean()) for k, x in answers.items()}
+            linear, network = (error[k] / error["independent"] for k in ("linear", "network"))
+            print(f"{v:8} {t[0]:5d} {alpha_bar[0]:10.4f} {linear:7.3f} {network:8.3f}")
 
 
 if __name__ == "__main__":

@@ -143,11 +143,10 @@ class MetaVoxel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         for v, image in self.schema.images.items():
             encoder = self.autoencoders[v]
-            plain = GaussianProcess(gaussian, config.image_prediction)
             processes[v] = (
-                PreconditionedGaussian(plain, encoder.std)  # type: ignore[arg-type]
+                PreconditionedGaussian(GaussianProcess(gaussian, "x0"), encoder.gaussian)  # type: ignore[arg-type]
                 if config.image_preconditioning
-                else plain
+                else GaussianProcess(gaussian, config.image_prediction)
             )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:

@@ -19,7 +19,6 @@ from metavoxel.training.autoencoder import (
     AutoencoderTraining,
     build_discriminator,
     build_perceptual,
-    fit_statistics,
     kl_divergence,
     learning_rate,
     reconstruction_quality,
@@ -150,18 +149,6 @@ def test_float_and_eight_bit_volumes_train_alike():
         train_autoencoder(encoders[-1], of, data[:4], data[4:], settings, seed=0, **QUIET)
     for a, b in zip(encoders[0].parameters(), encoders[1].parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_statistics_are_those_of_the_whole_set_in_one_pass():
-    of, x = image(16, 16), volumes(11, 16, 16)
-    encoder = new_encoder(SMALL, of)
-    fit_statistics(encoder, x, chunk=4)
-    with torch.no_grad():
-        z = encoder.encode(x.float() / 255)
-    torch.testing.assert_close(z.mean(0), torch.zeros_like(z[0]), atol=1e-3, rtol=0)
-    spread = z.var(0, correction=0)  # one scale for all elements: their variances average to one
-    torch.testing.assert_close(spread.mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
-    torch.testing.assert_close(spread.sqrt().clamp_min(0.05), encoder.std(), atol=1e-3, rtol=0)
 
 
 def test_an_identity_encoder_is_only_given_its_statistics():

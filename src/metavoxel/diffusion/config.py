@@ -103,12 +103,14 @@ class DiffusionConfig(Strict):
     T: int = Field(default=1000, ge=2, description="number of time steps")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     image_prediction: Prediction = Field(
-        default="v", description="what the network says of an image: epsilon (the paper), x0 or v"
+        default="v",
+        description="what the network says of an image without preconditioning: epsilon (the "
+        "paper), x0 or v",
     )
     image_preconditioning: bool = Field(
         default=True,
-        description="whether the network corrects the linear answer that the mean and standard "
-        "deviation of every latent element give, or predicts from nothing (the paper)",
+        description="whether the network corrects the linear answer that the mean and covariance "
+        "of the latents give, or predicts from nothing (the paper)",
     )
     continuous_prediction: Prediction | Literal["read_out"] = Field(
         default="read_out",

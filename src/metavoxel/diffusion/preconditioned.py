@@ -1,11 +1,11 @@
 """Gaussian diffusion whose network corrects the answer that a Gaussian would give.
 
 A network that must predict an image's velocity or noise spends most of its training on passing its
-own input through, at every noise level and in every channel. If each element of z_0 is N(m, s^2),
-independently of the others, the best answer is known (the posterior mean of Bayes' rule, linear in
-z_t), and so is the error that it leaves. The network predicts that error, in units of its standard
-deviation. This is the preconditioning of EDM (Karras et al., 2022, Eq. 7), with the mean and
-standard deviation of every element where EDM has one of all data.
+own input through, at every noise level and in every channel, and on what all images of the cohort
+share. If z_0 were Gaussian, the best answer would be known (the posterior mean of Bayes' rule,
+linear in z_t), and so would be the error that it leaves. The network predicts that error, in units
+of its standard deviation. This is the preconditioning of EDM (Karras et al., 2022, Eq. 7), with a
+Gaussian of the training images where EDM has one standard deviation for all data.
 """
 
 from __future__ import annotations
@@ -18,51 +18,75 @@ from torch import Tensor
 
 from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.process import over_axes
+
+
+@dataclass(frozen=True, eq=False)
+class FactorGaussian:
+    """z_0 ~ N(0, F F' + diag(psi)), as in factor analysis.
+
+    `factors` (k, ...) holds the columns of F, the directions in which elements vary together; k may
+    be 0. `own` (...) is psi > 0, the variance that is each element's own.
+    """
+
+    factors: Tensor
+    own: Tensor
+
+    def posterior(self, zt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every element of z_0 given z_t (B, ...), alpha_bar (B,).
+
+        z_0 = F c + e, and given c its elements are independent. So with a = alpha_bar and
+        d = Var[z_t | c] = a psi + 1 - a, c has the posterior precision I + a F' diag(1 / d) F: to
+        be inverted are k x k numbers, not one of every pair of elements, for each of the a's.
+        """
+        with torch.autocast(zt.device.type, enabled=False):
+            F, psi = self.factors.flatten(1), self.own.flatten()  # noqa: N806
+            levels, level = alpha_bar.to(zt).unique(return_inverse=True)
+            a = levels[:, None]
+            d = a * psi + 1 - a
+            precision = torch.eye(len(F)).to(F) + (F * (a / d)[:, None]) @ F.T
+            root = torch.linalg.cholesky(precision)
+            share = (1 - a) / d  # how much of F c shows in z_0 beside z_t
+            unsure = (torch.linalg.inv(root) @ F).square().sum(1)  # the posterior variance of F c
+            std = (psi * share + share.square() * unsure).sqrt()
+            signal, a, d = zt.flatten(1), a[level], d[level]
+            evidence = (a.sqrt() * signal / d) @ F.T
+            c = torch.cholesky_solve(evidence[..., None], root[level])[..., 0]
+            mean = share[level] * (c @ F) + a.sqrt() * psi / d * signal
+            return mean.view_as(zt), std[level].view_as(zt)
 
 
 @dataclass(frozen=True, eq=False)
 class PreconditionedGaussian(CombinedProcess):
     """A Gaussian process whose network prediction is a correction, of variance 1 over the data.
 
-    `std` gives the standard deviation (> 0) of every element of z_0, whose mean is 0.
+    `process` predicts z_0; noise and velocity are linear in it, so that a correction of either is
+    the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected.
     """
 
     process: GaussianProcess
-    std: Callable[[], Tensor]
+    gaussian: Callable[[], FactorGaussian]
+
+    def __post_init__(self) -> None:
+        if self.process.prediction != "x0":
+            raise ValueError("the linear answer is one of z_0; give a process that predicts x0")
 
     @property
     def widths(self) -> tuple[int, int]:
         return self.process.widths
 
     def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        linear, spread = self.linear(zt, t)
-        return linear + spread * prediction
+        mean, std = self.linear(zt, t)
+        return mean + std * prediction
 
     def silence(self, zt: Tensor) -> Tensor:
         return torch.zeros_like(zt)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the target, relative to that of the linear answer: 1 is no better."""
-        zt = self.process.noised(z0, t, noise)
-        linear, spread = self.linear(zt, t)
-        target = self.process.target(z0, t, noise)
-        error = (linear + spread * prediction - target).square().flatten(1).mean(1)
-        return error / spread.square().flatten(1).mean(1)
+        """Squared error, relative to that which the linear answer should have: 1 is no better."""
+        mean, std = self.linear(self.process.noised(z0, t, noise), t)
+        error = (mean + std * prediction - z0).square().flatten(1).mean(1)
+        return error / std.square().flatten(1).mean(1)
 
     def linear(self, zt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the target given z_t, under N(0, s^2). Shapes (B, ...).
-
-        With a = alpha_bar(t) and V = Var z_t = a s^2 + 1 - a, E[z_0 | z_t] is sqrt(a) s^2 z_t / V,
-        of variance (1 - a) s^2 / V; the noise and the velocity are linear in z_0 and z_t. All three
-        forms are finite at every t > 0.
-        """
-        std = self.std()
-        a = over_axes(self.schedule.alpha_bar(t), zt)
-        total = a * std.square() + 1 - a
-        slope, spread = {
-            "x0": (a.sqrt() * std.square(), (1 - a).sqrt()),
-            "epsilon": ((1 - a).sqrt(), a.sqrt()),
-            "v": ((a * (1 - a)).sqrt() * (1 - std.square()), torch.ones_like(a)),
-        }[self.process.prediction]
-        return slope * zt / total, spread * std / total.sqrt()
+        """Mean and standard deviation of z_0 given z_t, under the Gaussian. Shapes (B, ...)."""
+        return self.gaussian().posterior(zt, self.schedule.alpha_bar(t))

@@ -14,17 +14,29 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metavoxel.diffusion.config import Strict
+from metavoxel.diffusion.preconditioned import FactorGaussian
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image
 
 
-class IdentityConfig(Strict):
+class EncodingConfig(Strict):
+    """What every encoding has."""
+
+    covariance_rank: int = Field(
+        default=32,
+        ge=0,
+        description="directions in which the elements of the latent vary together, kept with their "
+        "mean and std for the linear answer that the network corrects; 0: elements independent",
+    )
+
+
+class IdentityConfig(EncodingConfig):
     """No autoencoder: the voxels themselves diffuse. For small images."""
 
     kind: Literal["identity"] = "identity"
 
 
-class KLConfig(Strict):
+class KLConfig(EncodingConfig):
     """The KL-regularised autoencoder of LDM, in 2D or 3D."""
 
     kind: Literal["kl"] = "kl"
@@ -78,22 +90,24 @@ _LEAST_STD = 0.05
 class ImageEncoder(nn.Module, ABC):
     """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of mean 0, variance 1.
 
-    The mean and std of every element of the latent, over the training set, are buffers: they are
-    saved with the weights. z is the latent less its mean image, in units of one scale for all
-    elements, such that the variance is 1 on average. A kind of encoder is `embed` and `render`; all
-    else follows from the two.
+    The mean and std of every element of the latent, over the training set, are buffers, and so are
+    the directions in which elements vary together: they are saved with the weights. z is the latent
+    less its mean image, in units of one scale for all elements, such that the variance is 1 on
+    average. A kind of encoder is `embed` and `render`; all else follows from the two.
     """
 
     latent_mean: Tensor
     latent_std: Tensor
+    latent_factors: Tensor
 
-    def __init__(self, latent_channels: int, factor: int, grid: Sequence[int]) -> None:
+    def __init__(self, latent_channels: int, factor: int, grid: Sequence[int], rank: int) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.factor = factor
         elements = (latent_channels, *self.latent_shape(grid))
         self.register_buffer("latent_mean", torch.zeros(elements))
         self.register_buffer("latent_std", torch.ones(elements))
+        self.register_buffer("latent_factors", torch.zeros(rank, *elements))
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -125,15 +139,25 @@ class ImageEncoder(nn.Module, ABC):
         return tuple(size // self.factor for size in grid)
 
     @final
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Store the mean and std (c, *latent grid) of the latents before standardisation."""
+    def set_statistics(self, mean: Tensor, std: Tensor, factors: Tensor | None = None) -> None:
+        """Store what the latents are like before standardisation.
+
+        Their mean and std (c, *latent grid), and factors (k, c, *latent grid), k up to the rank of
+        the encoding: the sum of their squares must be below the variance.
+        """
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
+        self.latent_factors.zero_()
+        if factors is not None:
+            self.latent_factors[: len(factors)] = factors
 
     @final
-    def std(self) -> Tensor:
-        """Standard deviation of every element of z (c, *latent grid): small in the background."""
-        return (self.latent_std / self._scale).clamp_min(_LEAST_STD)
+    def gaussian(self) -> FactorGaussian:
+        """The Gaussian of z over the training set; its variance is small in the background."""
+        variance = (self.latent_std / self._scale).clamp_min(_LEAST_STD).square()
+        factors = self.latent_factors / self._scale
+        own = variance - factors.square().sum(0)
+        return FactorGaussian(factors, own.clamp_min(_LEAST_STD**2))
 
     @property
     def _scale(self) -> Tensor:
@@ -149,8 +173,8 @@ class ImageEncoder(nn.Module, ABC):
 class IdentityEncoder(ImageEncoder):
     """The image itself, from [0, 1] to [-1, 1]."""
 
-    def __init__(self, image: Image) -> None:
-        super().__init__(image.channels, 1, image.shape)
+    def __init__(self, config: IdentityConfig, image: Image) -> None:
+        super().__init__(image.channels, 1, image.shape, config.covariance_rank)
 
     def embed(self, x: Tensor) -> Tensor:
         return 2 * x - 1
@@ -168,7 +192,8 @@ class KLEncoder(ImageEncoder):
     """
 
     def __init__(self, config: KLConfig, image: Image) -> None:
-        super().__init__(config.latent_channels, config.factor, image.shape)
+        rank = config.covariance_rank
+        super().__init__(config.latent_channels, config.factor, image.shape, rank)
         spatial_dims, channels = image.spatial_dims, image.channels
         self.patch = config.patch
         folded = channels * config.patch**spatial_dims
@@ -306,5 +331,5 @@ def require_divisible(grid: Sequence[int], factor: int) -> None:
 def build_encoder(config: IdentityConfig | KLConfig, image: Image) -> ImageEncoder:
     """The encoder of one image variable. Raises MetaVoxelError if the factor does not fit."""
     if isinstance(config, IdentityConfig):
-        return IdentityEncoder(image)
+        return IdentityEncoder(config, image)
     return KLEncoder(config, image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image
 from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator, mixed, rows_of_step
+from metavoxel.training.statistics import chunks, fit_statistics, unit_range
 
 Perceptual = Literal[
     "spectral", "radimagenet_resnet50", "squeeze", "alex", "vgg", "medicalnet_resnet10_23datasets"
@@ -165,7 +166,7 @@ class AutoencoderModule(L.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """L1, PSNR (dB) and SSIM of the reconstructions, over whole images."""
-        x = _unit_range(self._volumes[1][batch.cpu()]).to(self.device)
+        x = unit_range(self._volumes[1][batch.cpu()]).to(self.device)
         with self._autocast():
             recon = self.result.reconstruct(x).float()
         for name, value in reconstruction_quality(recon, x).items():
@@ -189,7 +190,7 @@ class AutoencoderModule(L.LightningModule):
         volumes, size = self._volumes[0], self.settings.batch_size
         rank, world = self.global_rank, self.trainer.world_size
         rows = rows_of_step(len(volumes), size, step, self.seed, rank, world)
-        x = _unit_range(volumes[rows]).to(self.device)
+        x = unit_range(volumes[rows]).to(self.device)
         draw = generator(self.seed, 5, step, rank)
         return augment(x, self.image.spacing, self.settings.augmentation, draw)
 
@@ -275,7 +276,7 @@ def train_autoencoder(
     if len(training) == 0:
         raise MetaVoxelError("No training subject has an image. Check the schema's suffix.")
     if isinstance(encoder, KLEncoder):
-        encoder.begin(_chunks(training, encoder.latent_mean.device))
+        encoder.begin(chunks(training, encoder.latent_mean.device))
         module = AutoencoderModule(encoder, image, training, validation, settings, seed, bf16)
         fit = L.Trainer(
             max_epochs=-1,  # the module stops at its last step
@@ -292,22 +293,6 @@ def train_autoencoder(
         encoder.load_state_dict(module.result.state_dict())
     fit_statistics(encoder, training)
     return encoder.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> None:
-    """Store the mean and std of every latent element over volumes (N, C, *grid), in one pass."""
-    device = encoder.latent_mean.device
-    encoder.eval()
-    total, square = torch.tensor(0.0), torch.tensor(0.0)
-    for x in _chunks(volumes, device, chunk):
-        latent = encoder.embed(x).double().cpu()
-        total, square = total + latent.sum(0), square + latent.square().sum(0)
-    mean = total / len(volumes)
-    std = (square / len(volumes) - mean.square()).clamp_min(0).sqrt()
-    if not bool(std.any()):  # of a single image, nothing can be said
-        std = torch.ones_like(std)
-    encoder.set_statistics(mean.float().to(device), std.float().to(device))
 
 
 def learning_rate(step: int, settings: AutoencoderTraining) -> float:
@@ -385,11 +370,3 @@ def build_discriminator(image: Image, settings: AutoencoderTraining) -> PatchDis
 
 def _has_gan(settings: AutoencoderTraining) -> bool:
     return settings.adversarial_weight > 0 and settings.adversarial_start < settings.steps
-
-
-def _chunks(volumes: Tensor, device: torch.device, size: int = 8) -> Iterator[Tensor]:
-    return (_unit_range(x).to(device) for x in volumes.split(size))
-
-
-def _unit_range(volumes: Tensor) -> Tensor:
-    return volumes.float() / 255 if volumes.dtype == torch.uint8 else volumes.float()

@@ -26,13 +26,14 @@ from metavoxel.files import atomic_write, remove_leftovers
 from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
-from metavoxel.training.autoencoder import fit_statistics, train_autoencoder
+from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
 from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
 from metavoxel.training.joint import JointModule
 from metavoxel.training.progress import TrainingProgress
+from metavoxel.training.statistics import fit_statistics
 
 _EVERY = 50  # steps between checkpoints of the autoencoder stage
 
