@@ -2,10 +2,10 @@
 
     python benchmarks/linear_answer.py MODEL BIDS
 
-For the validation subjects, the squared error of E[z_0 | z_t] as a share of that of the linear answer
-which treats the elements of the latent as independent: `linear` is the answer of the Gaussian of the
-training images, with the directions in which elements vary together, which the network of a
-preconditioned model corrects; `network` is the model's. The scalars are marginalised.
+For the validation subjects, the squared error of E[z_0 | z_t] as a share of that of the linear
+answer that treats the elements of the latent as independent: `linear` is the answer of the Gaussian
+of the training images, which knows what varies together and which the network of a preconditioned
+model corrects; `network` is the model's. The scalars are marginalised.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main(folder: Path, bids: Path) -> None:
             z[v] = process.noised(z0, t, model.process.noise(len(z0), generator, [v])[v])
             alpha_bar = process.schedule.alpha_bar(t)
             answers = {
-                "independent": independent.posterior(z[v], alpha_bar)[0],
-                "linear": gaussian.posterior(z[v], alpha_bar)[0],
+                "independent": independent.given(z[v], alpha_bar).mean,
+                "linear": gaussian.given(z[v], alpha_bar).mean,
                 "network": process.clean(model(z, times, [v])[v], z[v], t),
             }
             error = {k: float((x - z0).square().mean()) for k, x in answers.items()}

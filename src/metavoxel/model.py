@@ -161,9 +161,13 @@ class MetaVoxel(nn.Module):
         return JointProcess(processes, shapes)
 
     def _layout(self) -> Layout:
-        fields = {v: self.process.shapes[v][0] for v in self.schema.images}
-        grids = [self.process.shapes[v][1:] for v in self.schema.images]
-        scalars = {v: self.process.processes[v].widths for v in self.schema.scalars}
+        process, fields = self.process, {}
+        for v in self.schema.images:
+            shown, predicted = process.processes[v].widths
+            channels = process.shapes[v][0]
+            fields[v] = shown * channels, predicted * channels
+        scalars = {v: process.processes[v].widths for v in self.schema.scalars}
+        grids = [process.shapes[v][1:] for v in self.schema.images]
         return Layout(fields, scalars, grids[0] if grids else ())
 
 

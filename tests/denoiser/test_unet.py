@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metavoxel.denoiser.config import DenoiserConfig
-from metavoxel.denoiser.heads import LinearReadOut
+from metavoxel.denoiser.heads import LinearReadOut, LocalReadOut
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import Schema, parse_schema
@@ -73,16 +73,37 @@ def test_the_linear_read_out_is_a_linear_function_of_every_element() -> None:
     torch.testing.assert_close(read(images), expected)
 
 
+@pytest.mark.parametrize("grid", [(6, 4), (4, 6, 5)])
+def test_the_local_read_out_is_linear_in_the_image_and_sees_the_neighbours_alone(
+    grid: tuple[int, ...],
+) -> None:
+    read = LocalReadOut(len(grid), 2, 1, 8)
+    a, b = torch.randn(2, 3, 2, *grid)
+    emb, other = torch.randn(2, 3, 8)
+    assert not read(a, emb).any()
+    torch.nn.init.normal_(read.out.weight)
+    both = read(2 * a - b, emb)
+    torch.testing.assert_close(both, 2 * read(a, emb) - read(b, emb), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(read(a, emb), read(a, other))
+    spot = torch.zeros(3, 2, *grid)
+    spot[:, 0, *(0 for _ in grid)] = 1
+    near = torch.zeros(3, 1, *grid, dtype=torch.bool)
+    near[:, 0, *(slice(2) for _ in grid)] = True
+    assert torch.equal(read(spot, emb) != 0, near)
+
+
 def test_the_linear_read_out_is_a_setting_and_adds_to_the_head() -> None:
     assert DenoiserConfig().linear_read_out
     network = model()
-    assert not model(linear_read_out=False).denoiser.linear
+    without = model(linear_read_out=False).denoiser
+    assert not without.linear and without.local is None
     times = dict.fromkeys(network.schema, 0) | {"age": network.process.T}
     before = asked_at(network, times, 1)
     with torch.no_grad():
         network.denoiser.linear["age"].weight += 1
         image = network.process.prior(4, torch.Generator().manual_seed(0))["flair"]
+        shown = network.process.processes["flair"].seen(image, torch.zeros(4, dtype=torch.long))
     after = asked_at(network, times, 1)
-    rise = image.flatten(1).sum(1, keepdim=True) / image[0].numel() ** 0.5
+    rise = shown.flatten(1).sum(1, keepdim=True) / shown[0].numel() ** 0.5
     torch.testing.assert_close(after["age"], before["age"] + rise, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(after["sex"], before["sex"])

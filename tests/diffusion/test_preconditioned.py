@@ -47,16 +47,28 @@ def test_the_linear_answer_is_the_posterior_of_the_whole_covariance(rank: int) -
     z0, noise = draw(5, gaussian(rank))
     times = torch.tensor([0, 30, 400, T, 400])
     zt = of.noised(z0, times, noise)
-    mean, std = of.linear(zt, times)
+    answer = of.linear(zt, times)
     cov = covariance(gaussian(rank))
     for i, a in enumerate(of.schedule.alpha_bar(times).double()):
-        gain = a.sqrt() * cov @ torch.linalg.inv(a * cov + (1 - a) * torch.eye(6))
+        noisy = a * cov + (1 - a) * torch.eye(6)  # the covariance of z_t
+        gain = a.sqrt() * cov @ torch.linalg.inv(noisy)
         expected = (gain @ zt[i].flatten()).view(SHAPE)
-        torch.testing.assert_close(mean[i], expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(answer.mean[i], expected, rtol=1e-6, atol=1e-6)
         variance = (cov - a.sqrt() * gain @ cov).diagonal().view(SHAPE)
-        torch.testing.assert_close(std[i].square(), variance, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(of.clean(torch.zeros_like(zt), zt, times), mean)
-    torch.testing.assert_close(of.seen(zt, times), mean)
+        torch.testing.assert_close(answer.std[i].square(), variance, rtol=1e-6, atol=1e-6)
+        own = a.sqrt() * OWN * torch.linalg.solve(noisy, zt[i].flatten()).view(SHAPE)
+        torch.testing.assert_close(answer.own[i], own / OWN.sqrt(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(of.clean(torch.zeros_like(zt), zt, times), answer.mean)
+    torch.testing.assert_close(of.seen(zt, times), torch.cat([answer.mean, answer.own], 1))
+
+
+def test_nothing_is_shown_of_what_is_marginalised_and_everything_of_what_is_known() -> None:
+    of = process(2)
+    z0, noise = draw(2, gaussian(2))
+    times = torch.tensor([0, T])
+    shown = of.seen(of.noised(z0, times, noise), times)
+    torch.testing.assert_close(shown[0, :3], z0[0], rtol=1e-6, atol=1e-6)
+    assert not shown[1].any()
 
 
 @pytest.mark.parametrize("rank", RANKS)
@@ -72,8 +84,8 @@ def test_the_loss_of_no_correction_is_one_and_corrections_have_variance_one(
     zt = of.noised(z0, times, noise)
     loss = of.loss(torch.zeros_like(zt), z0, times, noise)
     assert float(loss.mean()) == pytest.approx(1, abs=5 * float(loss.std()) / n**0.5)
-    mean, std = of.linear(zt, times)
-    correction = (z0 - mean) / std
+    answer = of.linear(zt, times)
+    correction = (z0 - answer.mean) / answer.std
     torch.testing.assert_close(correction.mean(0), torch.zeros_like(OWN), atol=0.04, rtol=0)
     torch.testing.assert_close(correction.var(0), torch.ones_like(OWN), atol=0.05, rtol=0)
     right = of.loss(correction, z0, times, noise)
@@ -88,10 +100,11 @@ def test_single_precision_is_enough_for_many_elements() -> None:
     exact, single = FactorGaussian(factors, own), FactorGaussian(factors.float(), own.float())
     zt = torch.randn(4, 10_000, generator=generator, dtype=torch.float64)
     a = rescale_zero_terminal_snr(linear(T)).alpha_bar(torch.tensor([1, 10, T - 1, T])).double()
-    for got, expected in zip(
-        single.posterior(zt.float(), a.float()), exact.posterior(zt, a), strict=True
-    ):
-        torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=1e-3)
+    got, expected = single.given(zt.float(), a.float()), exact.given(zt, a)
+    for part in ("mean", "std", "own"):
+        torch.testing.assert_close(
+            getattr(got, part).double(), getattr(expected, part), rtol=1e-2, atol=1e-3
+        )
 
 
 def test_the_network_must_correct_an_answer_of_z0() -> None:

@@ -25,8 +25,8 @@ class DenoiserConfig(Strict):
     scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
     linear_read_out: bool = Field(
         default=True,
-        description="whether a scalar's head also has a weight for every latent element, or reads "
-        "the bottleneck alone (the paper)",
+        description="whether a scalar's head also has a weight for every latent element, and a "
+        "field's a convolution of what is shown of it, or there is the U-Net alone (the paper)",
     )
     dropout: float = Field(
         default=0.0,

@@ -49,3 +49,25 @@ class LinearReadOut(nn.Module):
         x = images.flatten(1)
         # Adam moves every weight as far, whatever their number; this bounds how far the sum moves.
         return x @ self.weight.to(x.dtype).T / math.sqrt(x.shape[1])
+
+
+class LocalReadOut(nn.Module):
+    """A linear function of every element's neighbourhood, other for other times; 0 at first.
+
+    How noise and signal differ between neighbours is much the same all over the image and, at one
+    time, nearly linear: the U-Net behind its normalisations takes thousands of steps to say it.
+    """
+
+    def __init__(self, dims: int, shown: int, out: int, embedding: int) -> None:
+        super().__init__()
+        hidden = 4 * out
+        self.neighbourhood = Conv[Conv.CONV, dims](shown, hidden, 3, padding=1, bias=False)
+        self.gain = nn.Linear(embedding, hidden)
+        self.out = Conv[Conv.CONV, dims](hidden, out, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, images: Tensor, emb: Tensor) -> Tensor:
+        """Images (B, shown, *grid) and the embedding of their times (B, embedding)."""
+        h = self.neighbourhood(images)
+        gain = 1 + self.gain(nn.functional.silu(emb))
+        return self.out(h * gain.view(*gain.shape, *[1] * (h.ndim - 2)))

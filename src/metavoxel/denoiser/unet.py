@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
-from metavoxel.denoiser.heads import LinearReadOut, ScalarHead
+from metavoxel.denoiser.heads import LinearReadOut, LocalReadOut, ScalarHead
 from metavoxel.errors import MetaVoxelError
 
 
@@ -21,11 +21,11 @@ from metavoxel.errors import MetaVoxelError
 class Layout:
     """What the network must know of the variables, and no more.
 
-    `fields` maps an image-like variable to its latent channels; all share the latent grid `grid`.
-    `scalars` maps a scalar to (width of what is shown of it, width of its prediction).
+    `fields` maps an image-like variable to (channels of what is shown of it, channels of its
+    prediction); all share the latent grid `grid`. `scalars` maps a scalar to the like widths.
     """
 
-    fields: Mapping[str, int]
+    fields: Mapping[str, tuple[int, int]]
     scalars: Mapping[str, tuple[int, int]]
     grid: tuple[int, ...]
 
@@ -43,11 +43,12 @@ class JointUNet(nn.Module):
         self.layout = layout
         self._check(layout, config)
         dims, width = len(layout.grid), config.channels[0]
-        field_channels = sum(layout.fields.values())
+        shown = sum(shown for shown, _ in layout.fields.values())
+        predicted = sum(out for _, out in layout.fields.values())
         self.backbone = DiffusionModelUNet(
             spatial_dims=dims,
-            in_channels=field_channels + len(layout.scalars),
-            out_channels=field_channels,
+            in_channels=shown + len(layout.scalars),
+            out_channels=predicted,
             channels=config.channels,
             num_res_blocks=config.residual_blocks,
             attention_levels=tuple(
@@ -72,11 +73,15 @@ class JointUNet(nn.Module):
             }
         )
 
-        elements = field_channels * math.prod(layout.grid)
+        elements = shown * math.prod(layout.grid)
         self.linear = nn.ModuleDict(
             {v: LinearReadOut(elements, out) for v, (_, out) in layout.scalars.items()}
             if config.linear_read_out
             else {}
+        )
+
+        self.local = (
+            LocalReadOut(dims, shown, predicted, 4 * width) if config.linear_read_out else None
         )
 
     def forward(
@@ -100,7 +105,9 @@ class JointUNet(nn.Module):
                 predictions[v] = predictions[v] + self.linear[v](images)
         if any(v in asked for v in self.layout.fields):
             output = self._decode(bottleneck, skips, emb, context)
-            fields = output.split(list(self.layout.fields.values()), dim=1)
+            if self.local is not None:
+                output = output + self.local(images, emb)
+            fields = output.split([out for _, out in self.layout.fields.values()], dim=1)
             predictions.update(zip(self.layout.fields, fields, strict=True))
         return {v: predictions[v] for v in asked}
 

@@ -21,6 +21,19 @@ from metavoxel.diffusion.gaussian import GaussianProcess
 
 
 @dataclass(frozen=True, eq=False)
+class LinearAnswer:
+    """What a Gaussian says of z_0 given z_t. Shapes (B, ...).
+
+    `mean` and `std` are those of every element; `own` is the mean of what an element does not share
+    with others, over its standard deviation: of variance 1 at most, and 0 where nothing is known.
+    """
+
+    mean: Tensor
+    std: Tensor
+    own: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class FactorGaussian:
     """z_0 ~ N(0, F F' + diag(psi)), as in factor analysis.
 
@@ -31,8 +44,8 @@ class FactorGaussian:
     factors: Tensor
     own: Tensor
 
-    def posterior(self, zt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every element of z_0 given z_t (B, ...), alpha_bar (B,).
+    def given(self, zt: Tensor, alpha_bar: Tensor) -> LinearAnswer:
+        """The posterior of z_0 given z_t (B, ...) at alpha_bar (B,).
 
         z_0 = F c + e, and given c its elements are independent. So with a = alpha_bar and
         d = Var[z_t | c] = a psi + 1 - a, c has the posterior precision I + a F' diag(1 / d) F: to
@@ -45,22 +58,27 @@ class FactorGaussian:
             d = a * psi + 1 - a
             precision = torch.eye(len(F)).to(F) + (F * (a / d)[:, None]) @ F.T
             root = torch.linalg.cholesky(precision)
-            share = (1 - a) / d  # how much of F c shows in z_0 beside z_t
-            unsure = (torch.linalg.inv(root) @ F).square().sum(1)  # the posterior variance of F c
-            std = (psi * share + share.square() * unsure).sqrt()
-            signal, a, d = zt.flatten(1), a[level], d[level]
-            evidence = (a.sqrt() * signal / d) @ F.T
+            shared_variance = (torch.linalg.inv(root) @ F).square().sum(1)  # of F c, given z_t
+            # Given z_t, e = sqrt(a) psi / d (z_t - sqrt(a) F c) and what the noise leaves open.
+            share = (1 - a) / d
+            std = (psi * share + share.square() * shared_variance).sqrt()
+            x, a, d = zt.flatten(1), a[level], d[level]
+            evidence = (a.sqrt() * x / d) @ F.T
             c = torch.cholesky_solve(evidence[..., None], root[level])[..., 0]
-            mean = share[level] * (c @ F) + a.sqrt() * psi / d * signal
-            return mean.view_as(zt), std[level].view_as(zt)
+            shared = c @ F
+            own = a.sqrt() * psi / d * (x - a.sqrt() * shared)
+            return LinearAnswer(
+                (shared + own).view_as(zt), std[level].view_as(zt), (own / psi.sqrt()).view_as(zt)
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class PreconditionedGaussian(CombinedProcess):
-    """A Gaussian process whose network prediction is a correction, of variance 1 over the data.
+    """A Gaussian process of a field whose network prediction is a correction, of variance 1.
 
     `process` predicts z_0; noise and velocity are linear in it, so that a correction of either is
-    the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected.
+    the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected. The network is
+    shown its mean, and beside it what is each element's own, which the shared would drown.
     """
 
     process: GaussianProcess
@@ -72,21 +90,26 @@ class PreconditionedGaussian(CombinedProcess):
 
     @property
     def widths(self) -> tuple[int, int]:
-        return self.process.widths
+        return 2, 1
+
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        """z_t's own word on z_0 (B, 2 c, ...)."""
+        answer = self.linear(zt, t)
+        return torch.cat([answer.mean, answer.own], 1)
 
     def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        mean, std = self.linear(zt, t)
-        return mean + std * prediction
+        answer = self.linear(zt, t)
+        return answer.mean + answer.std * prediction
 
     def silence(self, zt: Tensor) -> Tensor:
         return torch.zeros_like(zt)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error, relative to that which the linear answer should have: 1 is no better."""
-        mean, std = self.linear(self.process.noised(z0, t, noise), t)
-        error = (mean + std * prediction - z0).square().flatten(1).mean(1)
-        return error / std.square().flatten(1).mean(1)
+        answer = self.linear(self.process.noised(z0, t, noise), t)
+        error = (answer.mean + answer.std * prediction - z0).square().flatten(1).mean(1)
+        return error / answer.std.square().flatten(1).mean(1)
 
-    def linear(self, zt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of z_0 given z_t, under the Gaussian. Shapes (B, ...)."""
-        return self.gaussian().posterior(zt, self.schedule.alpha_bar(t))
+    def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
+        """The Gaussian's answer, which the network corrects."""
+        return self.gaussian().given(zt, self.schedule.alpha_bar(t))

@@ -33,7 +33,8 @@ class Process(Protocol):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of a scalar: the width of what the network is shown, and of the network's prediction."""
+        """Of what the network is shown, and of its prediction: a scalar's widths; a field's, in
+        multiples of its channels."""
         ...
 
     def noise(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
