@@ -243,14 +243,15 @@ def _encoding(model: MetaVoxel) -> dict[str, Any]:
     return {
         "continuous": {v: vars(s) for v, s in model.scalings.items()},
         "categorical": {v: list(s.labels) for v, s in model.labels.items()},
-        "images": {
-            v: {
-                "latent_mean": encoder.latent_mean.flatten().tolist(),  # type: ignore[union-attr]
-                "latent_std": encoder.latent_std.flatten().tolist(),  # type: ignore[union-attr]
-            }
-            for v, encoder in model.autoencoders.items()
-        },
+        "images": {v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
     }
+
+
+def _per_channel(encoder: nn.Module) -> dict[str, list[float]]:
+    """Mean and std of the latent's channels, to read; those of the elements are in the weights."""
+    mean, std = encoder.latent_mean.flatten(1), encoder.latent_std.flatten(1)  # type: ignore[union-attr]
+    spread = (std.square().mean(1) + mean.var(1, correction=0)).sqrt()
+    return {"latent_mean": mean.mean(1).tolist(), "latent_std": spread.tolist()}
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -6,6 +6,7 @@ nothing heavy, so that `metavoxel info` starts at once.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,13 +211,16 @@ def read_yaml(path: Path | str) -> Any:
     """Parse a YAML or JSON file. Raises MetaVoxelError naming file and line."""
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text())
+        text = path.read_text()
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise MetaVoxelError(f"{path}: there is no such file. Check the path.") from None
     except UnicodeDecodeError:
         raise MetaVoxelError(f"{path}: this is not text. Save it as UTF-8.") from None
     except OSError as error:
         raise MetaVoxelError(f"{path}: cannot be read ({error.strerror}).") from None
+    except json.JSONDecodeError as error:
+        raise MetaVoxelError(f"{path}, line {error.lineno}: this is not valid JSON.") from None
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = "" if line is None else f", line {line + 1}"

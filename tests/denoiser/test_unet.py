@@ -1,4 +1,4 @@
-"""What the network is shown, and what its linear read-out can say."""
+"""What the network is shown, and what stands beside the U-Net."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from metavoxel.denoiser.config import DenoiserConfig
-from metavoxel.denoiser.heads import LinearReadOut, LocalReadOut
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import Schema, parse_schema
@@ -64,46 +63,20 @@ def test_what_is_marginalised_has_no_part_in_an_answer(marginalised: str) -> Non
     assert any(not torch.allclose(first[v], third[v]) for v in network.schema)
 
 
-def test_the_linear_read_out_is_a_linear_function_of_every_element() -> None:
-    read = LinearReadOut(2 * 3 * 4, 5)
-    images = torch.randn(7, 2, 3, 4)
-    assert not read(images).any()
-    torch.nn.init.normal_(read.weight)
-    expected = torch.einsum("bchw,ochw->bo", images, read.weight.view(5, 2, 3, 4)) / 24**0.5
-    torch.testing.assert_close(read(images), expected)
-
-
-@pytest.mark.parametrize("grid", [(6, 4), (4, 6, 5)])
-def test_the_local_read_out_is_linear_in_the_image_and_sees_the_neighbours_alone(
-    grid: tuple[int, ...],
-) -> None:
-    read = LocalReadOut(len(grid), 2, 1, 8)
-    a, b = torch.randn(2, 3, 2, *grid)
-    emb, other = torch.randn(2, 3, 8)
-    assert not read(a, emb).any()
-    torch.nn.init.normal_(read.out.weight)
-    both = read(2 * a - b, emb)
-    torch.testing.assert_close(both, 2 * read(a, emb) - read(b, emb), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(read(a, emb), read(a, other))
-    spot = torch.zeros(3, 2, *grid)
-    spot[:, 0, *(0 for _ in grid)] = 1
-    near = torch.zeros(3, 1, *grid, dtype=torch.bool)
-    near[:, 0, *(slice(2) for _ in grid)] = True
-    assert torch.equal(read(spot, emb) != 0, near)
-
-
-def test_the_linear_read_out_is_a_setting_and_adds_to_the_head() -> None:
-    assert DenoiserConfig().linear_read_out
-    network = model()
-    without = model(linear_read_out=False).denoiser
-    assert not without.linear and without.local is None
-    times = dict.fromkeys(network.schema, 0) | {"age": network.process.T}
-    before = asked_at(network, times, 1)
-    with torch.no_grad():
-        network.denoiser.linear["age"].weight += 1
-        image = network.process.prior(4, torch.Generator().manual_seed(0))["flair"]
-        shown = network.process.processes["flair"].seen(image, torch.zeros(4, dtype=torch.long))
-    after = asked_at(network, times, 1)
-    rise = shown.flatten(1).sum(1, keepdim=True) / shown[0].numel() ** 0.5
-    torch.testing.assert_close(after["age"], before["age"] + rise, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(after["sex"], before["sex"])
+def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
+    """Beside the same U-Net: the whole prediction is the sum of the two."""
+    assert DenoiserConfig().linear_parts
+    both, alone = model().denoiser, model(linear_parts=False).denoiser
+    assert both.linear is not None and alone.linear is None
+    alone.load_state_dict(
+        {k: x for k, x in both.state_dict().items() if not k.startswith("linear.")}
+    )
+    z = {"flair": torch.randn(3, 2, 8, 8), "age": torch.randn(3, 1)}
+    z |= {"sex": torch.rand(3, 2), "grade": torch.rand(3, 3)}
+    t = {v: torch.tensor([0, 10, 1000]) for v in z}
+    got, unet = both(z, t), alone(z, t)
+    terms = both.linear.scalars(z["flair"], z)
+    terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
+    assert set(terms) == set(z)
+    for v, term in terms.items():
+        torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)

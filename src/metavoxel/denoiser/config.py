@@ -23,10 +23,10 @@ class DenoiserConfig(Strict):
         default=64, ge=1, description="width of a variable's cross-attention token"
     )
     scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
-    linear_read_out: bool = Field(
+    linear_parts: bool = Field(
         default=True,
-        description="whether a scalar's head also has a weight for every latent element, and a "
-        "field's a convolution of what is shown of it, or there is the U-Net alone (the paper)",
+        description="whether linear maps stand beside the U-Net, from images to scalars, between "
+        "neighbours in an image, and from scalars to images, or the U-Net alone (the paper)",
     )
     dropout: float = Field(
         default=0.0,

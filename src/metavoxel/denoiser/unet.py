@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
-from metavoxel.denoiser.heads import LinearReadOut, LocalReadOut, ScalarHead
+from metavoxel.denoiser.heads import ScalarHead
+from metavoxel.denoiser.linear import LinearParts
 from metavoxel.errors import MetaVoxelError
 
 
@@ -72,16 +73,10 @@ class JointUNet(nn.Module):
                 for v, (_, out) in layout.scalars.items()
             }
         )
-
-        elements = shown * math.prod(layout.grid)
-        self.linear = nn.ModuleDict(
-            {v: LinearReadOut(elements, out) for v, (_, out) in layout.scalars.items()}
-            if config.linear_read_out
-            else {}
-        )
-
-        self.local = (
-            LocalReadOut(dims, shown, predicted, 4 * width) if config.linear_read_out else None
+        self.linear = (
+            LinearParts(shown, predicted, layout.grid, layout.scalars, 4 * width)
+            if config.linear_parts
+            else None
         )
 
     def forward(
@@ -100,13 +95,13 @@ class JointUNet(nn.Module):
         bottleneck, skips = self._encode(self._input(images, z), emb, context)
         pooled = self.dropout(bottleneck)
         predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
-        for v in self.linear:
-            if v in asked:
-                predictions[v] = predictions[v] + self.linear[v](images)
+        if self.linear is not None:
+            for v, term in self.linear.scalars(images, asked).items():
+                predictions[v] = predictions[v] + term
         if any(v in asked for v in self.layout.fields):
             output = self._decode(bottleneck, skips, emb, context)
-            if self.local is not None:
-                output = output + self.local(images, emb)
+            if self.linear is not None:
+                output = output + self.linear.fields(images, z, emb)
             fields = output.split([out for _, out in self.layout.fields.values()], dim=1)
             predictions.update(zip(self.layout.fields, fields, strict=True))
         return {v: predictions[v] for v in asked}

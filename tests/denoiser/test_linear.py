@@ -1,0 +1,72 @@
+"""Each linear part: nothing before training, then linear, and local or global as it should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metavoxel.denoiser.linear import Effect, LinearParts, Neighbourhood, ReadOut
+
+GRIDS = [(6, 4), (4, 6, 5)]
+
+
+def test_before_training_they_say_nothing() -> None:
+    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+    images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
+    z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
+    terms = parts.scalars(images, ["age", "sex"])
+    assert {v: x.shape for v, x in terms.items()} == {"age": (3, 2), "sex": (3, 2)}
+    assert not any(bool(x.any()) for x in terms.values())
+    fields = parts.fields(images, z, emb)
+    assert fields.shape == (3, 2, 6, 4)
+    assert not fields.any()
+
+
+def test_without_scalars_there_is_the_neighbourhood_alone() -> None:
+    parts = LinearParts(4, 2, (6, 4), {}, 8)
+    torch.nn.init.normal_(parts.neighbourhood.out.weight)
+    images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
+    torch.testing.assert_close(parts.fields(images, {}, emb), parts.neighbourhood(images, emb))
+
+
+def test_a_read_out_is_a_linear_function_of_every_element() -> None:
+    read = ReadOut(2 * 3 * 4, 5)
+    images = torch.randn(7, 2, 3, 4)
+    torch.nn.init.normal_(read.weight)
+    expected = torch.einsum("bchw,ochw->bo", images, read.weight.view(5, 2, 3, 4)) / 24**0.5
+    torch.testing.assert_close(read(images), expected)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_neighbourhood_is_linear_in_the_image_and_reaches_the_neighbours_alone(
+    grid: tuple[int, ...],
+) -> None:
+    part = Neighbourhood(len(grid), 2, 1, 8)
+    torch.nn.init.normal_(part.out.weight)
+    a, b = torch.randn(2, 3, 2, *grid)
+    emb, other = torch.randn(2, 3, 8)
+    both = part(2 * a - b, emb)
+    torch.testing.assert_close(both, 2 * part(a, emb) - part(b, emb), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(part(a, emb), part(a, other))
+    spot = torch.zeros(3, 2, *grid)
+    spot[:, 0, *(0 for _ in grid)] = 1
+    near = torch.zeros(3, 1, *grid, dtype=torch.bool)
+    near[:, 0, *(slice(2) for _ in grid)] = True
+    assert torch.equal(part(spot, emb) != 0, near)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_an_effect_is_linear_in_the_scalars_and_has_its_places(grid: tuple[int, ...]) -> None:
+    part = Effect(2, 3, grid, 8)
+    a, b = torch.randn(2, 5, 2)
+    emb, other = torch.randn(2, 5, 8)
+    torch.nn.init.normal_(part.weight)
+    both = part(2 * a - b, emb)
+    torch.testing.assert_close(both, 2 * part(a, emb) - part(b, emb), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(part(a, emb), part(a, other))
+    with torch.no_grad():
+        part.weight.zero_()
+        part.weight[1, 0, *(0 for _ in grid)] = 1  # of the second scalar, on one element
+    touched = part(a, emb)
+    assert bool(touched[:, 0, *(0 for _ in grid)].all())
+    assert int(touched.count_nonzero()) == len(a)
