@@ -37,13 +37,12 @@ def montage(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[str] = 
     columns = max(map(len, rows.values()))
     tiles = [[_tile(image) for image in images] for images in rows.values()]
     height, width = tiles[0][0].shape
+    # In inches: a tile and the gap after it, and room for the titles and the captions.
+    across, gap, left, top = 1.85, 0.06, 0.35, 0.3 if captions else 0.05
+    down = across * height / width
+    inches = left + columns * (across + gap), top + len(rows) * (down + gap)
     with plt.rc_context(_INK):
-        fig, axes = plt.subplots(
-            len(rows),
-            columns,
-            figsize=(1.9 * columns, 1.9 * len(rows) * height / width + 0.3),
-            squeeze=False,
-        )
+        fig, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
         for row, (title, images) in enumerate(zip(rows, tiles, strict=True)):
             for column in range(columns):
                 ax = axes[row, column]
@@ -56,7 +55,14 @@ def montage(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[str] = 
                 -0.06, 0.5, title, rotation=90, va="center", ha="right", fontsize=10,
                 transform=axes[row, 0].transAxes,
             )  # fmt: skip
-        fig.subplots_adjust(wspace=0.03, hspace=0.05, left=0.05, right=0.995, top=0.94, bottom=0.01)
+        fig.subplots_adjust(
+            left=left / inches[0],
+            right=1 - gap / inches[0],
+            bottom=gap / inches[1],
+            top=1 - top / inches[1],
+            wspace=gap / across,
+            hspace=gap / down,
+        )
     return fig
 
 
@@ -65,7 +71,8 @@ def difference(image: np.ndarray, other: np.ndarray, caption: str) -> Figure:
     change = _tile(other) - _tile(image)
     limit = max(0.05, float(np.abs(change).max()))
     with plt.rc_context(_INK):
-        fig, ax = plt.subplots(figsize=(2.6, 2.6 * change.shape[0] / change.shape[1] + 0.2))
+        size = (3.2, 2.4 * change.shape[0] / change.shape[1] + 0.3)
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
         shown = ax.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.axis("off")
         ax.set_title(caption, fontsize=9)
