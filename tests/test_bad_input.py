@@ -394,3 +394,14 @@ def test_brackets_in_a_sentence_are_printed(
     """The terminal's markup must not swallow what a user has written."""
     run(place, "ask model [weight]|age=40", monkeypatch)
     assert "[weight]" in capsys.readouterr().err
+
+
+def test_brackets_in_a_label_are_printed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sex = {"kind": "categorical", "labels": ["[F]", "[M]"]}
+    schema = parse_schema({"variables": {"image": IMAGE, "sex": sex}}, "test")
+    save_model(MetaVoxel(schema, ModelConfig.model_validate(MODEL), {}), place / "bracketed")
+    for command in ("info bracketed", "ask bracketed sex"):
+        assert run(place, command, monkeypatch) == 0
+        assert "[F]" in capsys.readouterr().out

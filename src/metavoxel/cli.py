@@ -71,7 +71,7 @@ def simulate(
             slices=slices,
             progress=lambda done, of: progress.update(task, completed=done, total=of),
         )
-    errors.print(f"{subjects} subjects in {out}")
+    errors.print(f"{subjects} subjects in {escape(str(out))}")
 
 
 @app.command()
@@ -117,7 +117,7 @@ def ask(
         from metavoxel.data.synthetic import write_samples
 
         write_samples(answers, loaded.schema, asked.given, out, question, seed)
-        errors.print(f"Written to {out}")
+        errors.print(f"Written to {escape(str(out))}")
     if as_json:
         console.print_json(json.dumps(answers.summary()))
     else:
@@ -145,7 +145,7 @@ def inpaint(
     answer = loaded.inpaint(image, mask, known, samples, seed, **_given(steps=steps))
     answer = answer if model_grid else answer.on_source()
     paths = write_images(answer.samples, answer.grid, out, "inpainted")
-    errors.print(f"{len(paths)} written to {out}")
+    errors.print(f"{len(paths)} written to {escape(str(out))}")
 
 
 @app.command()
@@ -168,7 +168,7 @@ def counterfactual(
     answer = loaded.counterfactual(record, _values(set_), **_given(steps=steps))
     answer = answer if model_grid else answer.on_source()
     write_images(answer.samples, answer.grid, out, "counterfactual")
-    errors.print(f"Written to {out}")
+    errors.print(f"Written to {escape(str(out))}")
 
 
 @app.command()
@@ -186,7 +186,8 @@ def info(
     else:
         import yaml
 
-        console.print(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
+        text = yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip()
+        console.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -203,7 +204,7 @@ def verify(model: ModelFolder) -> None:
     failures = selftest_failures(loaded.network, record)
     if failures:
         raise MetaVoxelError(f"{model}: {'; '.join(failures)}. Copy or train the model again.")
-    console.print(f"{model}: verified")
+    console.print(f"{escape(str(model))}: verified")
 
 
 @app.command()
@@ -255,9 +256,9 @@ def _table(answers: Any) -> Any:
     for v, facts in answers.summary().items():
         if "probabilities" in facts:
             each = ", ".join(f"{k} {p:.3f}" for k, p in facts["probabilities"].items())
-            table.add_row(v, facts["label"], each)
+            table.add_row(v, escape(facts["label"]), escape(each))
         elif "mean" in facts:
-            unit = f" {facts['unit']}" if facts["unit"] else ""
+            unit = f" {escape(facts['unit'])}" if facts["unit"] else ""
             spread = ""
             if "std" in facts:
                 low, high = facts["interval_90"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -90,7 +91,7 @@ def run_demo(out: Path, resume: bool, console: Console, **changes: object) -> Pa
     with demo.part("Ask"):
         tell(demo)
     page = write_page(demo.out, demo.sections, demo.seconds)
-    console.print(f"Report: {page} ({time.perf_counter() - start:.0f} s)")
+    console.print(f"Report: {escape(str(page))} ({time.perf_counter() - start:.0f} s)")
     return page
 
 

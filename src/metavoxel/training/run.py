@@ -98,7 +98,7 @@ def train(
     save_model(
         model, folders.model, model_files(model, config, parts, split, examples, folders.run)
     )
-    console.print(f"Model written to {folders.model}")
+    console.print(f"Model written to {escape(str(folders.model))}")
     return model
 
 
