@@ -18,7 +18,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 def real(name: str) -> Path:
-    """A real cohort; skips the test where there is none, unless METAVOXEL_REAL says there must be."""
+    """A real cohort; where there is none, skips the test unless METAVOXEL_REAL is set."""
     folder = REAL / name
     if not folder.is_dir() and "METAVOXEL_REAL" not in os.environ:
         pytest.skip(f"{folder} is not here")
