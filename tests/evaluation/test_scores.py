@@ -35,8 +35,18 @@ def test_coverage_and_dispersion_of_calibrated_and_narrow_samples() -> None:
     narrow = mean + 0.5 * rng.normal(size=(4000, 50))
     assert dispersion(calibrated, truth) == pytest.approx(1, abs=0.05)
     assert dispersion(narrow, truth) == pytest.approx(0.25, abs=0.02)
-    assert coverage(calibrated, truth, 0.8) == pytest.approx(0.79, abs=0.02)
     assert coverage(narrow, truth, 0.8) < 0.55
+
+
+@pytest.mark.parametrize(
+    ("draws", "level"), [(9, 0.8), (32, 0.5), (32, 0.8), (32, 0.9), (100, 0.95)]
+)
+def test_intervals_of_calibrated_samples_hold_what_they_say(draws: int, level: float) -> None:
+    """Few draws of the right distribution must not look overconfident: within 4 standard errors."""
+    n, rng = 20_000, np.random.default_rng(0)
+    samples, truth = rng.normal(size=(n, draws)), rng.normal(size=n)
+    held = coverage(samples, truth, level)
+    assert held == pytest.approx(level, abs=4 * (level * (1 - level) / n) ** 0.5 + 0.012)
 
 
 def test_crps_of_a_normal_matches_its_closed_form() -> None:

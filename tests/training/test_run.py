@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -20,10 +23,17 @@ from safetensors.torch import load_file
 import metavoxel as mv
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
+from metavoxel.encoding.scalars import LinearScaling
+from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import as_table
 from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
+from metavoxel.model import MetaVoxel
 from metavoxel.schema import read_yaml
+from metavoxel.training.checkpoint import BestWeights
+from metavoxel.training.config import RunConfig
+from metavoxel.training.examples import Examples
+from metavoxel.training.joint import JointModule
 from metavoxel.training.run import train
 from tiny import tiny_config, tiny_settings
 
@@ -35,7 +45,7 @@ def truth(cohort: Path, column: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_learns_age_and_sex_from_the_image(cohort: Path, tmp_path: Path, seed: int) -> None:
-    """One evaluation beats the population mean by a quarter, and sex beats chance by 15 points.
+    """One evaluation beats the population mean by a quarter, and sex the commoner one.
 
     The exact posterior given the true measurements has a mean absolute error of about 5 years and
     gets about 80 % of the sexes right: that is the best there is.
@@ -90,3 +100,78 @@ def start(cohort: Path, config: Path, out: Path, *more: str) -> subprocess.Popen
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
+
+
+def test_a_run_killed_in_a_validation_makes_up_for_it(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation of a checkpoint's own step is not lost: it may be the one that is kept."""
+    config = tiny_config(steps=12, validate_every=4, checkpoint_every=4)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(cohort, config, whole)
+
+    judge = BestWeights.on_validation_epoch_end
+
+    def die(self: BestWeights, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.global_step == 8:
+            raise SystemExit("killed")
+        judge(self, trainer, module)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(BestWeights, "on_validation_epoch_end", die)
+        train(cohort, config, killed)
+    judged = []
+
+    def note(self: BestWeights, trainer: L.Trainer, module: L.LightningModule) -> None:
+        judged.append(trainer.global_step)
+        judge(self, trainer, module)
+
+    monkeypatch.setattr(BestWeights, "on_validation_epoch_end", note)
+    train(cohort, config, killed, resume=True)
+    assert judged == [8, 12]
+    expected, resumed = (load_file(out / "denoiser.safetensors") for out in (whole, killed))
+    assert all(torch.equal(expected[k], resumed[k]) for k in expected)
+
+
+def test_the_frozen_encoders_follow_the_denoiser_to_its_device(cohort: Path) -> None:
+    """Lightning moves what it knows of; the loss needs the latents' Gaussian beside it."""
+    schema, config = tiny_config().variables, tiny_config()
+    assert schema is not None
+    model = MetaVoxel(schema, config.model, {"age": LinearScaling(20, 90)})
+    nothing = Examples({}, {}, {})
+    module = JointModule(model, nothing, nothing, config.training.joint, seed=0).to("meta")
+    module.on_fit_start()
+    assert {x.device.type for x in model.state_dict().values()} == {"meta"}
+
+
+def test_a_run_is_not_resumed_on_other_data(cohort: Path, tmp_path: Path) -> None:
+    config = tiny_config(steps=4, validate_every=4)
+    bids, out = tmp_path / "cohort", tmp_path / "model"
+    shutil.copytree(cohort, bids)
+    train(bids, config, out)
+    shutil.rmtree(out)  # as if it had been killed before the end
+    table = bids / "participants.tsv"
+    header, first, *rest = table.read_text().splitlines()
+    columns, cells = header.split("\t"), first.split("\t")
+    cells[columns.index("age")] = "33.0"
+    table.write_text("\n".join([header, "\t".join(cells), *rest]) + "\n")
+    with pytest.raises(MetaVoxelError, match="have changed since this run began"):
+        train(bids, config, out, resume=True)
+
+
+def test_an_autoencoder_that_has_seen_the_test_people_is_named(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tiny_settings(steps=4, validate_every=4)
+    other = copy.deepcopy(first)
+    other["training"]["split"]["seed"] = 1
+    train(cohort, RunConfig.model_validate(first), tmp_path / "first")
+    assert "test subjects" not in capsys.readouterr().err
+    train(
+        cohort,
+        RunConfig.model_validate(other),
+        tmp_path / "other",
+        autoencoder=tmp_path / "first",
+    )
+    assert "test subjects" in " ".join(capsys.readouterr().err.split())
+    assert f"taken over from {tmp_path / 'first'}" in (tmp_path / "other/README.md").read_text()

@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from metavoxel.inference.answers import central_interval
+
 _INK: dict[Any, Any] = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
@@ -84,7 +86,7 @@ def truth_and_answer(
     truth: np.ndarray, answer: np.ndarray, samples: np.ndarray, label: str, level: float = 0.9
 ) -> Figure:
     """Answers (n,) against truth (n,), with central intervals of the samples (n, m)."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = central_interval(samples, level)
     inside = (truth >= low) & (truth <= high)
     with plt.rc_context(_INK):
         fig, ax = plt.subplots(figsize=(4.6, 4.4), layout="constrained")

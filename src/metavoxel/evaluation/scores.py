@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metavoxel.inference.answers import central_interval
+
 _RESAMPLES = 2000  # bootstrap resamples of the subjects behind every interval
 
 
@@ -40,7 +42,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Score:
 
 def coverage(samples: np.ndarray, truth: np.ndarray, level: float) -> float:
     """Share of truths (n,) inside the central interval of their samples (n, m)."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = central_interval(samples, level)
     return float(((truth >= low) & (truth <= high)).mean())
 
 

@@ -12,6 +12,18 @@ from metavoxel.data.images import Grid, to_source
 from metavoxel.errors import MetaVoxelError
 
 
+def central_interval(samples: np.ndarray, level: float) -> np.ndarray:
+    """The ends (2, ...) of the central interval that a further draw falls into at this rate.
+
+    `samples` (..., m). The k-th smallest of m draws has k / (m + 1) of the distribution below it on
+    average, whatever the distribution. Numpy's default, (k - 1) / (m - 1), puts the ends too far
+    inside: of 32 draws it makes a 90 % interval that holds 85 %. With fewer than 19 draws, a 90 %
+    interval is that from the smallest to the largest and holds less than it should.
+    """
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return np.quantile(samples, ends, axis=-1, method="weibull")
+
+
 @dataclass(frozen=True, eq=False)
 class ContinuousAnswer:
     """A continuous variable's conditional distribution, in the variable's unit.
@@ -37,7 +49,7 @@ class ContinuousAnswer:
         """The central interval that holds the variable with probability `level`."""
         if not 0 < level < 1:
             raise MetaVoxelError(f"An interval's level lies between 0 and 1; {level} does not.")
-        low, high = np.quantile(self._drawn(2), [(1 - level) / 2, (1 + level) / 2])
+        low, high = central_interval(self._drawn(2), level)
         return float(low), float(high)
 
     def _drawn(self, least: int) -> np.ndarray:

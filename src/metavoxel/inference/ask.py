@@ -14,6 +14,7 @@ from metavoxel.inference.samplers import Condition, Watch, one_evaluation, sampl
 from metavoxel.model import MetaVoxel
 
 _BATCH = 64  # records and samples that go through the network together
+_IMAGES = 8  # records that go through an autoencoder together
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +45,28 @@ def ask(
 
     The network is used as it is: put it in eval mode first (a loaded model is).
     """
+    parts = [
+        model.encode({v: x[rows] for v, x in known.items()})
+        for rows in torch.arange(n).split(_IMAGES)
+    ]
+    z0 = {v: torch.cat([part[v] for part in parts]) for v in known}
+    return ask_encoded(model, asked, z0, n, samples, seed, settings, watch)
+
+
+@torch.inference_mode()
+def ask_encoded(
+    model: MetaVoxel,
+    asked: Collection[str],
+    z0: State,
+    n: int,
+    samples: int,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    watch: Watch | None = None,
+) -> Drawn:
+    """The same of records whose known variables are already encoded, z0[name] (n, ...)."""
     settings = settings or model.config.sampling
     generator = torch.Generator().manual_seed(seed)
-    z0 = model.encode(known)
     point: dict[str, Tensor] = {}
     scalars = [v for v in asked if v in model.schema.scalars]
     if settings.point == "one_evaluation" and scalars:
@@ -86,6 +106,6 @@ def _sampled(
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         z = sample(model, model.process, condition, asked, settings, generator, watch)
-        for v, x in model.decode(z).items():
-            parts[v].append(x.cpu())
+        for v, x in z.items():
+            parts[v].extend(model.decode({v: part})[v].cpu() for part in x.split(_IMAGES))
     return {v: torch.cat(x) for v, x in parts.items()}

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from metavoxel.inference.ask import ask
+from metavoxel.inference.ask import ask_encoded
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import JointTraining
 from metavoxel.training.examples import Examples
@@ -67,10 +67,10 @@ def held_out_scores(
     if not len(rows):
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
-    known = {v: model.decode({v: z0[v].to(model.device)})[v] for v in model.schema.images}
+    known = {v: z0[v].to(model.device) for v in model.schema.images}
     settings = model.config.sampling.model_copy(update={"steps": steps})
     asked = [*model.schema.scalars]
-    drawn = ask(model, asked, known, len(rows), samples, seed=0, settings=settings)
+    drawn = ask_encoded(model, asked, known, len(rows), samples, seed=0, settings=settings)
     truth = model.decode({v: z0[v] for v in asked})
     return {
         v: _score(v, model, truth[v], drawn.samples[v], drawn.point, observed[v])

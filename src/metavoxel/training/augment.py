@@ -17,11 +17,11 @@ class Augmentation(Strict):
     """What is drawn for every image. Never a change of size: head size carries information."""
 
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a left-right flip")
-    flip_axis: int = Field(
-        default=0,
+    flip_axis: int | None = Field(
+        default=None,
         ge=0,
         le=2,
-        description="axis that runs from left to right: 0 in a volume, 1 in a picture",
+        description="axis that runs from left to right; unset: 0 in a volume, 1 in a picture",
     )
     motion: float = Field(
         default=0.5,
@@ -67,7 +67,8 @@ def augment(
     tones = (2 * torch.rand(n, 2, generator=generator) - 1) * config.intensity
     sigmas = torch.rand(n, generator=generator) * config.noise
 
-    x = torch.where(_broadcast(flipped, x), x.flip(2 + config.flip_axis), x)
+    axis = config.flip_axis if config.flip_axis is not None else {2: 1, 3: 0}[dims]
+    x = torch.where(_broadcast(flipped, x), x.flip(2 + axis), x)
     if (config.rotation > 0 or config.translation > 0) and moved.any():
         rows = moved.nonzero()[:, 0].to(x.device)
         motion = rigid_motion(x[rows], spacing, rotations(angles[moved], dims), shifts[moved])

@@ -149,7 +149,7 @@ class AutoencoderModule(L.LightningModule):
             return
         x = self._training_batch(step)
         # The latent noise, dropout and the slices of a 2.5D perceptual loss.
-        torch.manual_seed(mixed(self.seed, 6, step, self.global_rank))
+        torch.manual_seed(mixed(self.seed, 6, step))
         optimizers = self.optimizers()
         first, *rest = optimizers if isinstance(optimizers, list) else [optimizers]
         against = step >= self.settings.adversarial_start and self.discriminator is not None
@@ -176,7 +176,6 @@ class AutoencoderModule(L.LightningModule):
                 prog_bar=True,
                 on_epoch=True,
                 batch_size=len(x),
-                sync_dist=True,
             )
 
     # The two players
@@ -188,10 +187,9 @@ class AutoencoderModule(L.LightningModule):
 
     def _training_batch(self, step: int) -> Tensor:
         volumes, size = self._volumes[0], self.settings.batch_size
-        rank, world = self.global_rank, self.trainer.world_size
-        rows = rows_of_step(len(volumes), size, step, self.seed, rank, world)
+        rows = rows_of_step(len(volumes), size, step, self.seed)
         x = unit_range(volumes[rows]).to(self.device)
-        draw = generator(self.seed, 5, step, rank)
+        draw = generator(self.seed, 5, step)
         return augment(x, self.image.spacing, self.settings.augmentation, draw)
 
     def _improve_encoder(self, x: Tensor, optimizer: Any, against: bool) -> Tensor:
@@ -276,10 +274,12 @@ def train_autoencoder(
     if len(training) == 0:
         raise MetaVoxelError("No training subject has an image. Check the schema's suffix.")
     if isinstance(encoder, KLEncoder):
-        encoder.begin(chunks(training, encoder.latent_mean.device))
+        device = encoder.latent_mean.device
+        encoder.begin(chunks(training, device))
         module = AutoencoderModule(encoder, image, training, validation, settings, seed, bf16)
         fit = L.Trainer(
             max_epochs=-1,  # the module stops at its last step
+            devices=1,
             limit_val_batches=1.0 if len(validation) else 0,
             num_sanity_val_steps=0,
             callbacks=list(callbacks),
@@ -291,6 +291,7 @@ def train_autoencoder(
             warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
             fit.fit(module, ckpt_path=resume)
         encoder.load_state_dict(module.result.state_dict())
+        encoder.to(device)  # Lightning leaves it on the CPU
     fit_statistics(encoder, training)
     return encoder.requires_grad_(False).eval()
 

@@ -29,6 +29,7 @@ def model_files(
     split: Split,
     examples: Mapping[str, Examples],
     run: Path,
+    autoencoder: Path | None,
 ) -> dict[str, str]:
     """The text files that go into the model folder beside its weights."""
     scores = _calibration(model, examples["validation"])
@@ -40,7 +41,7 @@ def model_files(
         "training.yaml": yaml.safe_dump(
             config.model_dump(mode="json", by_alias=True), sort_keys=False
         ),
-        "README.md": _card(model, parts, scores),
+        "README.md": _card(model, parts, scores, autoencoder),
     }
 
 
@@ -74,8 +75,14 @@ def _preprocessing(model: MetaVoxel, cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def _card(model: MetaVoxel, parts: Mapping[str, Cohort], scores: Mapping[str, Any]) -> str:
+def _card(
+    model: MetaVoxel,
+    parts: Mapping[str, Cohort],
+    scores: Mapping[str, Any],
+    autoencoder: Path | None,
+) -> str:
     """The model card, in Markdown."""
+    source = "trained with it" if autoencoder is None else f"taken over from {autoencoder}"
     rows = "\n".join(
         f"| {v} | {kind.kind} | {_domain(kind)} | {_count(parts['train'], v)} |"
         for v, kind in model.schema.variables.items()
@@ -99,7 +106,7 @@ It answers any question about these variables from any subset of them:
 ## Data
 {len(parts["train"].subjects)} subjects to train, {len(parts["validation"].subjects)} to validate
 ({len(parts["train"].records)} and {len(parts["validation"].records)} records). The subjects of
-each split are in split.json; the test subjects were never used.
+each split are in split.json; the test subjects were not used. The autoencoder was {source}.
 
 | variable | kind | range or labels | observed in training |
 |---|---|---|---|

@@ -19,7 +19,8 @@ class AtomicCheckpoint(Callback):
     """Saves everything every `every` steps to one file, written under another name and renamed.
 
     A kill at any moment leaves the last whole checkpoint. Lightning saves weights, optimisers,
-    schedules, loops and callbacks; nothing else has state (see seeds.py).
+    schedules, loops and callbacks; nothing else has state (see seeds.py). A step that is followed by
+    a validation is saved after it: a resumed run would not make up for the validation.
     """
 
     def __init__(self, path: Path, every: int, step_of: Callable[[L.LightningModule], int]) -> None:
@@ -27,7 +28,13 @@ class AtomicCheckpoint(Callback):
         self.saved = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step = self.step_of(pl_module)
+        if not (trainer.is_last_batch and trainer.enable_validation):
+            self._save(trainer, self.step_of(pl_module))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer, self.step_of(pl_module))
+
+    def _save(self, trainer: L.Trainer, step: int) -> None:
         if step != self.saved and step % self.every == 0:
             self.saved = step
             with atomic_write(self.path) as temporary:
@@ -53,7 +60,7 @@ class BestWeights(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = sum(self._mean(trainer, group) for group in self.groups)
         pl_module.log(self.SCORE, score)
-        if not score < self.best or not trainer.is_global_zero:
+        if not score < self.best:
             return
         self.best = score
         with atomic_write(self.weights) as temporary:

@@ -20,7 +20,7 @@ class FractionSplit(Strict):
 
     kind: Literal["fractions"] = "fractions"
     train: float = Field(default=0.89, gt=0, le=1, description="share of the subjects to train on")
-    validation: float = Field(default=0.01, ge=0, lt=1, description="share that picks the epoch")
+    validation: float = Field(default=0.01, gt=0, lt=1, description="share that picks the epoch")
     test: float = Field(default=0.10, ge=0, lt=1, description="share that is never touched")
     seed: int = 0
 
@@ -34,7 +34,7 @@ class FoldSplit(Strict):
     kind: Literal["folds"] = "folds"
     folds: int = Field(default=5, ge=2, description="number of folds")
     fold: int = Field(default=0, ge=0, description="the fold to test on, from 0")
-    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the other folds")
+    validation: float = Field(default=0.1, gt=0, lt=1, description="share of the other folds")
     seed: int = 0
 
     def make(self, subjects: tuple[str, ...]) -> Split:

@@ -53,10 +53,10 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     """Every record's image on the schema's grid, (N, C, *grid) uint8, kept at `path`.
 
     Missing images are zero. 8 bits are what the training needs and the memory of ten thousand scans
-    allows; the file is memory-mapped, not loaded. It is read again when the cohort changes.
+    allows; the file is memory-mapped, not loaded. It is read again when a scan's file changes.
     """
     shape = (len(cohort.records), image.channels, *image.shape)
-    key = [str(image), *(f"{r.id} {r.values.get(name)}" for r in cohort.records)]
+    key = [str(image), *_files(cohort, name)]
     if not _is_current(path, key):
         with atomic_array(path, shape, np.uint8) as out:
             for i, record in enumerate(cohort.records):
@@ -96,7 +96,7 @@ def encode_cohort(
     cache.mkdir(parents=True, exist_ok=True)
     observed, scalars, images = {}, {}, {}
     for v in model.schema:
-        observed[v] = torch.tensor([v in r.values for r in cohort.records])
+        observed[v] = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
     for v in model.schema.scalars:
         scalars[v] = _encode_scalar(model, cohort, v, observed[v])
     for v, image in model.schema.images.items():
@@ -104,7 +104,7 @@ def encode_cohort(
             _fingerprint(model.autoencoders[v]),
             augmentation.model_dump_json(),
             f"{seed} {copies}",
-            *(f"{r.id} {r.values.get(v)}" for r in cohort.records),
+            *_files(cohort, v),
         ]
         path = cache / f"latents-{v}.npy"
         if not _is_current(path, key):
@@ -149,6 +149,15 @@ def _encode_scalar(model: MetaVoxel, cohort: Cohort, name: str, observed: Tensor
     raw = label_indices(labels, [str(x) for x in values]) if labels else torch.tensor(values)
     z0 = model.encode({name: raw.double()})[name].cpu()
     return torch.where(observed[:, None], z0, torch.zeros_like(z0))
+
+
+def _files(cohort: Cohort, name: str) -> Iterator[str]:
+    """Which file every record's image is, and which version of it."""
+    for r in cohort.records:
+        path = r.values.get(name)
+        state = Path(str(path)).stat() if path is not None else None
+        version = f"{state.st_size} {state.st_mtime_ns}" if state else ""
+        yield f"{r.id} {path} {version}"
 
 
 def _fingerprint(module: torch.nn.Module) -> str:

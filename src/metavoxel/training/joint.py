@@ -55,6 +55,9 @@ class JointModule(L.LightningModule):
     def model(self) -> MetaVoxel:
         return self._model[0]
 
+    def on_fit_start(self) -> None:
+        self.model.to(self.device)  # Lightning moves the denoiser; the frozen encoders go with it
+
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         s = self.settings
         optimizer = torch.optim.AdamW(
@@ -78,11 +81,11 @@ class JointModule(L.LightningModule):
         return DataLoader(Steps(self.settings.validation_draws), batch_size=None)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        step, rank, world = self.global_step, self.global_rank, self.trainer.world_size
-        torch.manual_seed(mixed(self.seed, 1, step, rank))  # dropout
-        draw = generator(self.seed, 2, step, rank)
+        step = self.global_step
+        torch.manual_seed(mixed(self.seed, 1, step))  # dropout
+        draw = generator(self.seed, 2, step)
         examples, size = self.training_examples[0], self.settings.batch_size
-        rows = rows_of_step(len(examples), size, step, self.seed, rank, world)
+        rows = rows_of_step(len(examples), size, step, self.seed)
         copies = torch.randint(2**31, (size,), generator=draw)
         loss, parts = self._loss(examples, rows, copies, draw)
         self._log("train", loss, parts, size)
@@ -111,16 +114,7 @@ class JointModule(L.LightningModule):
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
-        self.log(
-            f"{stage}/loss",
-            loss,
-            prog_bar=True,
-            on_epoch=on_epoch,
-            batch_size=size,
-            sync_dist=on_epoch,
-        )
+        self.log(f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size)
         for v, part in parts.items():
             if part.isfinite():
-                self.log(
-                    f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size, sync_dist=on_epoch
-                )
+                self.log(f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size)

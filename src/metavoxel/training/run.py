@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
@@ -57,6 +58,10 @@ class Folders:
         return self.run / "split.json"
 
     @property
+    def data(self) -> Path:
+        return self.run / "data.sha256"
+
+    @property
     def cache(self) -> Path:
         return self.run / "cache"
 
@@ -79,30 +84,30 @@ def train(
     folders = Folders(Path(out))
     schema = config.variables or infer_schema(bids, config.resolution)
     config = config.model_copy(update={"variables": schema})
-    _check_run(folders, config, resume)
+    _check_run(folders, config, autoencoder, resume)
     cohort = read_cohort(bids, schema)
-    for warning in cohort.warnings:
-        console.print(f"[yellow]Warning:[/] {escape(warning)}")
     split = _split(folders, config, cohort)
+    for warning in (*cohort.warnings, *_overlap(autoencoder, split)):
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
     parts = _parts(cohort, split, config)
     check_trainable(parts["train"])
-    _open_run(folders, config, split)
+    _open_run(folders, config, autoencoder, cohort, split)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
-    model = MetaVoxel(schema, config.model, scalings(schema, parts["train"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
     volumes = _volumes(folders, parts, schema, console)
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
     _joint_stage(model, config, folders, examples, console)
-    save_model(
-        model, folders.model, model_files(model, config, parts, split, examples, folders.run)
-    )
+    files = model_files(model, config, parts, split, examples, folders.run, autoencoder)
+    save_model(model, folders.model, files)
     console.print(f"Model written to {escape(str(folders.model))}")
     return model
 
 
-def _check_run(folders: Folders, config: RunConfig, resume: bool) -> None:
+def _check_run(folders: Folders, config: RunConfig, autoencoder: Path | None, resume: bool) -> None:
     """Refuse to overwrite a run or a model; a run is only ever continued under its own settings."""
     if folders.model.exists():
         raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
@@ -112,26 +117,43 @@ def _check_run(folders: Folders, config: RunConfig, resume: bool) -> None:
         )
     if resume and not folders.settings.exists():
         raise MetaVoxelError(f"{folders.run}: there is no run to resume. Leave out --resume.")
-    if resume and folders.settings.read_text() != _as_yaml(config):
+    if resume and folders.settings.read_text() != _as_yaml(config, autoencoder):
         raise MetaVoxelError(
-            f"{folders.settings} differs from the configuration given. Resume with the same "
-            "settings, or start a new run."
+            f"{folders.settings} differs from what is given. Resume with the same configuration "
+            "and --autoencoder, or start a new run."
         )
 
 
-def _open_run(folders: Folders, config: RunConfig, split: Split) -> None:
+def _open_run(
+    folders: Folders, config: RunConfig, autoencoder: Path | None, cohort: Cohort, split: Split
+) -> None:
     """Create the run's folder or clean it of what a killed process left half-written.
 
     The settings are written last: where they stand, there is a run to resume.
     """
     remove_leftovers(folders.run)
     write_split(split, folders.split)
+    with atomic_write(folders.data) as temporary:
+        temporary.write_text(_data_digest(cohort))
     with atomic_write(folders.settings) as temporary:
-        temporary.write_text(_as_yaml(config))
+        temporary.write_text(_as_yaml(config, autoencoder))
 
 
-def _as_yaml(config: RunConfig) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+def _as_yaml(config: RunConfig, autoencoder: Path | None) -> str:
+    settings = config.model_dump(mode="json", by_alias=True)
+    if autoencoder is not None:
+        settings["autoencoder"] = str(autoencoder)
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def _data_digest(cohort: Cohort) -> str:
+    """A digest of every value of every record; of a file, its name and size."""
+    digest = hashlib.sha256()
+    for record in cohort.records:
+        for v, x in sorted(record.values.items()):
+            value = f"{x.name} {x.stat().st_size}" if isinstance(x, Path) else x
+            digest.update(f"{record.id} {v} {value}\n".encode())
+    return digest.hexdigest()
 
 
 def _split(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
@@ -145,16 +167,37 @@ def _split(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
             f"{cohort.root}: the cohort has changed since this run began ({min(changed)} joined or "
             "left). Restore it, or start a new run."
         )
+    if folders.data.read_text() != _data_digest(cohort):
+        raise MetaVoxelError(
+            f"{cohort.root}: values or scans have changed since this run began. Restore them, or "
+            "start a new run."
+        )
     return split
+
+
+def _overlap(autoencoder: Path | None, split: Split) -> list[str]:
+    """A warning if the autoencoder that is taken over has seen people of this run's test set."""
+    path = autoencoder / "split.json" if autoencoder is not None else None
+    if path is None or not path.is_file():
+        return []
+    given = read_split(path)
+    both = {*given.train, *given.validation} & {*split.test}
+    if not both:
+        return []
+    return [
+        f"{path}: the autoencoder was trained on {len(both)} of this run's {len(split.test)} test "
+        f"subjects (such as {min(both)}), if these are the same people. Scores on the test set "
+        "would be too good; train an autoencoder on this split."
+    ]
 
 
 def _parts(cohort: Cohort, split: Split, config: RunConfig) -> dict[str, Cohort]:
     training = cohort.only(split.train)
     if config.training.complete_rows_only:
-        rows = [r.subject for r in training.records if all(v in r.values for v in cohort.schema)]
-        if not rows:
+        whole = [r for r in training.records if all(v in r.values for v in cohort.schema)]
+        if not whole:
             raise MetaVoxelError("No training record is complete; set complete_rows_only to false.")
-        training = training.only(rows)
+        training = replace(training, records=tuple(whole))
     return {"train": training, "validation": cohort.only(split.validation)}
 
 
@@ -185,7 +228,7 @@ def _autoencoder_stage(
         if given is not None:
             _take_over(model, given)
         for v, image in model.schema.images.items():
-            seen = {p: x[v][_observed(parts[p], v)] for p, x in volumes.items()}
+            seen = {p: _observed(x[v], parts[p], v) for p, x in volumes.items()}
             if given is not None:
                 fit_statistics(model.autoencoders[v], seen["train"])  # type: ignore[arg-type]
                 continue
@@ -226,8 +269,10 @@ def _take_over(model: MetaVoxel, folder: Path) -> None:
         ) from None
 
 
-def _observed(cohort: Cohort, name: str) -> Tensor:
-    return torch.tensor([name in r.values for r in cohort.records], dtype=torch.bool)
+def _observed(volumes: Tensor, cohort: Cohort, name: str) -> Tensor:
+    """The volumes that are there. They stay on disk if that is all of them."""
+    rows = torch.tensor([name in r.values for r in cohort.records], dtype=torch.bool)
+    return volumes if rows.all() else volumes[rows]
 
 
 def _encode(
@@ -280,8 +325,10 @@ def _joint_stage(
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
         TrainingProgress(console, settings.steps, lambda m: m.global_step),
     ]
+    device = model.device
     model.denoiser.train()
     _fit(module, folder, callbacks, settings)
+    model.to(device)  # Lightning leaves the denoiser on the CPU
     best = folder / "best.safetensors"
     if best.exists():
         model.denoiser.load_state_dict(load_file(best))
@@ -297,6 +344,7 @@ def _fit(
     trainer = L.Trainer(
         max_steps=settings.steps,
         max_epochs=-1,
+        devices=1,
         logger=_logger(folder),
         callbacks=callbacks,
         enable_checkpointing=False,

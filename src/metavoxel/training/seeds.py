@@ -1,7 +1,7 @@
 """Counter-based randomness: what is random at step k is a function of (seed, k), and of no state.
 
 So a run that was killed continues bit for bit from its weights and its step, with no generator to
-save; and every device of a distributed run draws its own numbers from its rank.
+save.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def mixed(*counters: int) -> int:
-    """One well-mixed 63-bit seed from non-negative counters, such as (seed, step, rank)."""
+    """One well-mixed 63-bit seed from non-negative counters, such as (seed, step)."""
     state = np.random.SeedSequence(list(counters)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
@@ -22,15 +22,12 @@ def generator(*counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed(*counters))
 
 
-def rows_of_step(
-    n: int, batch_size: int, step: int, seed: int, rank: int = 0, world: int = 1
-) -> Tensor:
-    """Which of n records make the batch of this step and rank, shape (batch_size,).
+def rows_of_step(n: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Which of n records make the batch of this step, shape (batch_size,).
 
     Every record is seen once before any is seen again, in a new order on every pass.
     """
-    first = (step * world + rank) * batch_size
-    places = torch.arange(first, first + batch_size)
+    places = torch.arange(step * batch_size, (step + 1) * batch_size)
     orders = {
         int(p): torch.randperm(n, generator=generator(seed, int(p))) for p in (places // n).unique()
     }
