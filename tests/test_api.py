@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import metavoxel as mv
 from folders import blob, centroid, write_nifti
@@ -19,6 +20,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
 from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
 from metavoxel.schema import parse_schema
+from metavoxel.training.config import read_config
 
 VARIABLES = {
     "image": {"kind": "image", "shape": [16, 16, 16], "spacing": [8, 8, 8]},
@@ -63,6 +65,16 @@ def scan(tmp_path: Path) -> Path:
     voxels = np.random.default_rng(0).random((32, 32, 26), dtype=np.float32)
     nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
     return tmp_path / "scan.nii.gz"
+
+
+def status(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run `metavoxel WORDS` in this process; the exit status."""
+    monkeypatch.setattr(sys, "argv", ["metavoxel", *map(str, words)])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 def test_a_saved_model_is_the_model(folder: Path) -> None:
@@ -195,3 +207,80 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
     assert answer["age"].mean == pytest.approx(answer["age"].samples.mean())
     shares = np.array(list(answer["sex"].probabilities.values())) * 3
     assert np.allclose(shares, shares.round())
+
+
+def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:
+    """Its labels have one state more than they have labels."""
+    save_model(build(diffusion={"categorical_kernel": "absorbing"}), tmp_path / "model")
+    model = mv.load(tmp_path / "model")
+    image = np.full((16, 16, 16), 0.5, np.float32)
+    record = {"image": image, "sex": "F", "age": 50}
+    assert model.counterfactual(record, set={"sex": "M"}).samples.shape == (1, 1, 16, 16, 16)
+
+
+def test_more_fillings_than_go_through_the_network_together(
+    model: mv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metavoxel.inference.inpaint.BATCH", 2)
+    image, mask = np.full((16, 16, 16), 0.5, np.float32), np.zeros((16, 16, 16), bool)
+    mask[8:] = True
+    filled = model.inpaint(image, mask, samples=5).samples
+    assert len(filled) == 5
+    assert len(np.unique(filled.reshape(5, -1), axis=0)) == 5
+
+
+def test_one_image_of_two_is_changed_or_filled_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {"t1w": VARIABLES["image"], "flair": {**VARIABLES["image"], "suffix": "FLAIR"}}
+    schema = parse_schema({"variables": {**both, "age": VARIABLES["age"]}}, "test")
+    config = ModelConfig.model_validate(SMALL)
+    save_model(MetaVoxel(schema, config, {"age": LinearScaling(20, 90)}), tmp_path / "model")
+    grid = np.diag([8.0, 8, 8, 1])
+    voxels = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
+    scan = write_nifti(tmp_path / "scan.nii.gz", voxels, grid)
+    half = np.zeros((16, 16, 16), np.uint8)
+    half[8:] = 1
+    mask = write_nifti(tmp_path / "mask.nii.gz", half, grid)
+    for command in (["inpaint", scan, mask], ["counterfactual", scan, "--set", "age=80"]):
+        name, *rest = command
+        words = [name, tmp_path / "model", *rest, "--steps", "2", "--out", tmp_path / name]
+        assert status(monkeypatch, *words) == 2
+        assert "Name the image" in capsys.readouterr().err
+        assert status(monkeypatch, *words, "--variable", "flair") == 0
+        assert len([*(tmp_path / name).glob("*.nii.gz")]) == 1
+
+
+def test_labels_are_written_as_people_where_a_folder_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One evaluation would answer; but who names a folder wants draws."""
+    out = tmp_path / "out"
+    words = ["ask", folder, "sex | age=50", "--steps", "2", "--out", out]
+    assert status(monkeypatch, *words) == 0
+    assert len((out / "participants.tsv").read_text().splitlines()) == 1 + 5
+
+
+def test_a_name_that_pytorch_has_taken_is_refused() -> None:
+    variables = {"image": VARIABLES["image"], "type": VARIABLES["sex"]}
+    schema = parse_schema({"variables": variables}, "test")
+    with pytest.raises(MetaVoxelError, match='"type" cannot name a variable'):
+        MetaVoxel(schema, ModelConfig.model_validate(SMALL), {})
+
+
+def test_the_paper_s_system_is_built_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """configs/paper.yaml at its full size; it leaves no setting to a default."""
+    for draw in ("kaiming_uniform_", "uniform_", "normal_"):  # memory never written is never taken
+        monkeypatch.setattr(torch.nn.init, draw, lambda x, *_, **__: x)
+    path = Path(__file__).parents[1] / "configs" / "paper.yaml"
+    config = read_config(path)
+    assert config.variables is not None
+    model = MetaVoxel(config.variables, config.model, {"age": LinearScaling(18, 103)})
+    assert model.process.shapes == {"image": (4, 20, 24, 20), "age": (1,), "sex": (2,)}
+    assert sum(p.numel() for p in model.denoiser.parameters()) > 500e6
+    written = yaml.safe_load(path.read_text())
+    for part in (written["model"], written["training"]):
+        for name, given in part.items():
+            if isinstance(given, dict) and name not in ("split", "sampling", "diffusion"):
+                stage = getattr(config.model, name, None) or getattr(config.training, name)
+                assert {*type(stage).model_fields} <= {*given}, name

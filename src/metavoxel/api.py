@@ -133,16 +133,28 @@ class Model:
         name = self._image(variable)
         if name not in record:
             raise MetaVoxelError(f"A counterfactual starts from a record with {name}; give one.")
-        factual = Query((), {v: x for v, x in record.items() if v != name})
+        sampling = self._settings(settings)
+        if sampling.conditioner != "exact":
+            raise MetaVoxelError(
+                "A counterfactual needs the exact conditioner; this model repaints."
+            )
         changed = Query((name,), dict(set)).check(self.schema).given
+        fixed = [v for v in changed if v in self.schema.images]
+        if fixed:
+            raise MetaVoxelError(f"{fixed[0]} is an image; a counterfactual sets scalars.")
+        others = {v: x for v, x in record.items() if v != name}
+        factual = Query((name,), others).check(self.schema).given
         scan = self._scan(name, record[name])
-        known = self._known(Query((name,), factual.given).check(self.schema).given, {})
+        known = self._known(factual, self._scans(factual))
         lacking = [v for v in changed if v not in known]
         image = torch.from_numpy(scan.array)[None]
         if lacking:
+            if sampling.point != "one_evaluation":
+                raise MetaVoxelError(
+                    f"Say what {lacking[0]} is now; this model cannot read it off."
+                )
             read = asking.ask(self.network, lacking, {name: image}, 1, 0, seed=0)
             known |= {v: x if x.ndim == 1 else x.argmax(-1) for v, x in read.point.items()}
-        sampling = self._settings(settings)
         after = self._known(changed, {})
         out = counterfactual(self.network, name, image, known, after, sampling)
         return ImageAnswer(out.numpy(), scan.grid, scan.source)
@@ -155,9 +167,11 @@ class Model:
                 f"{', '.join(SamplingConfig.model_fields)}."
             )
         try:
-            return SamplingConfig.model_validate({**self.sampling.model_dump(), **changes})
+            sampling = SamplingConfig.model_validate({**self.sampling.model_dump(), **changes})
         except ValidationError as error:
             raise explain(error, "sampling") from None
+        self.network.config.model_copy(update={"sampling": sampling}).check()
+        return sampling
 
     def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
         """One evaluation already gives the whole distribution of a single categorical."""
@@ -181,10 +195,10 @@ class Model:
         if array.shape == kind.shape:
             array = array[None]
         expected = (kind.channels, *kind.shape)
-        if array.shape != expected or not np.isfinite(array).all():
+        if array.shape != expected or not ((array >= 0) & (array <= 1)).all():
             raise MetaVoxelError(
-                f"{name}: an array must be finite, of shape {list(expected)} and in [0, 1]; this "
-                f"one has shape {list(array.shape)}."
+                f"{name}: an array must be of shape {list(expected)} and in [0, 1]; this one has "
+                f"shape {list(array.shape)} and lies in [{array.min():.4g}, {array.max():.4g}]."
             )
         grid = self.grid(name)
         return Scan(array, grid, grid)

@@ -29,6 +29,9 @@ Samples = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same answer")]
 Steps = Annotated[int | None, typer.Option(min=1, help="reverse steps of the sampler")]
+Variable = Annotated[
+    str | None, typer.Option(help="which image this is, where the model has several")
+]
 ModelGrid = Annotated[
     bool, typer.Option("--model-grid", help="write on the model's grid, not on the scan's own")
 ]
@@ -112,6 +115,8 @@ def ask(
     loaded = load(model)
     if out is None and any(v in loaded.schema.images for v in asked.asked):
         raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
+    if out is not None and samples is None:  # where one evaluation would do, too
+        samples = loaded.sampling.samples
     answers = loaded.ask(question, samples=samples, seed=seed, **_given(steps=steps))
     if out is not None:
         from metavoxel.data.synthetic import write_samples
@@ -132,6 +137,7 @@ def inpaint(
     out: Annotated[Path, typer.Option(help="folder for the filled images")],
     given: Annotated[str, typer.Option(help='what else is known, such as "age=70, sex=F"')] = "",
     samples: Annotated[int, typer.Option(min=1, help="number of fillings")] = 1,
+    variable: Variable = None,
     seed: Seed = 0,
     steps: Steps = None,
     model_grid: ModelGrid = False,
@@ -142,7 +148,7 @@ def inpaint(
 
     loaded = load(model)
     known = _values(given)
-    answer = loaded.inpaint(image, mask, known, samples, seed, **_given(steps=steps))
+    answer = loaded.inpaint(image, mask, known, samples, seed, variable, **_given(steps=steps))
     answer = answer if model_grid else answer.on_source()
     paths = write_images(answer.samples, answer.grid, out, "inpainted")
     errors.print(f"{len(paths)} written to {escape(str(out))}")
@@ -155,6 +161,7 @@ def counterfactual(
     set_: Annotated[str, typer.Option("--set", help='the change, such as "age=80"')],
     out: Annotated[Path, typer.Option(help="folder for the image")],
     given: Annotated[str, typer.Option(help='what is true now, such as "age=52, sex=F"')] = "",
+    variable: Variable = None,
     steps: Steps = None,
     model_grid: ModelGrid = False,
 ) -> None:
@@ -163,9 +170,9 @@ def counterfactual(
     from metavoxel.data.synthetic import write_images
 
     loaded = load(model)
-    name = next(iter(loaded.schema.images))
+    name = variable or next(iter(loaded.schema.images))
     record = {name: image, **_values(given)}
-    answer = loaded.counterfactual(record, _values(set_), **_given(steps=steps))
+    answer = loaded.counterfactual(record, _values(set_), variable, **_given(steps=steps))
     answer = answer if model_grid else answer.on_source()
     write_images(answer.samples, answer.grid, out, "counterfactual")
     errors.print(f"Written to {escape(str(out))}")
@@ -225,14 +232,14 @@ def evaluate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("demo"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue a demo that was killed")
-    ] = False,
 ) -> None:
-    """The whole story on a simulated cohort: simulate, train, ask, and an HTML report."""
+    """The whole story on a simulated cohort: simulate, train, ask, and an HTML report.
+
+    A demo that was killed is continued, and what is finished is kept.
+    """
     from metavoxel.demo import run_demo
 
-    run_demo(out, resume, errors)
+    run_demo(out, errors)
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class MetaVoxel(nn.Module):
     ) -> None:
         super().__init__()
         config.check()
+        _check_names(schema)
         self.schema, self.config, self.scalings = schema, config, dict(scalings)
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
         self.autoencoders = nn.ModuleDict(
@@ -169,6 +170,16 @@ class MetaVoxel(nn.Module):
         scalars = {v: process.processes[v].widths for v in self.schema.scalars}
         grids = [process.shapes[v][1:] for v in self.schema.images]
         return Layout(fields, scalars, grids[0] if grids else ())
+
+
+def _check_names(schema: Schema) -> None:
+    """PyTorch files modules under the variables' names, among its own. Raises MetaVoxelError."""
+    taken = [v for v in schema if hasattr(nn.ModuleDict(), v)]
+    if taken:
+        raise MetaVoxelError(
+            f'"{taken[0]}" cannot name a variable: PyTorch uses it itself. Rename the column, to '
+            f'"{taken[0]}_" for one.'
+        )
 
 
 def _continuous(config: DiffusionConfig, schedule: Schedule, std: float) -> Process:

@@ -105,7 +105,9 @@ class Categorical(_Strict):
     kind: Literal["categorical"] = "categorical"
     labels: tuple[str, ...] = Field(description="the labels, in order")
     ordered: bool = Field(
-        default=False, description="whether the order of the labels means something"
+        default=False,
+        description="whether the order of the labels means something; kept with the model for its "
+        "users, and used by none of the processes",
     )
 
     @field_validator("labels", mode="before")

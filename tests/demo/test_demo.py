@@ -22,7 +22,7 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path, monk
     monkeypatch.setattr(story, "SAMPLES", 3)
     out, quiet = tmp_path / "demo", Console(quiet=True)
 
-    page = run_demo(out, False, quiet, subjects=24, config=config)
+    page = run_demo(out, quiet, subjects=24, config=config)
 
     text = page.read_text()
     titles = re.findall("<h2>(.*?)</h2>", text)
@@ -30,5 +30,5 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path, monk
     assert text.count("<img") == len(list((out / "figures").glob("*.png"))) == 9
     assert not re.search(r"https?://", text)
     model = (out / "model" / "denoiser.safetensors").stat().st_mtime_ns
-    run_demo(out, False, quiet, subjects=24, config=config)
+    run_demo(out, quiet, subjects=24, config=config)
     assert (out / "model" / "denoiser.safetensors").stat().st_mtime_ns == model

@@ -135,3 +135,14 @@ def test_sampling_without_corrections_draws_the_gaussian(rank: int) -> None:
     torch.testing.assert_close(
         got, cov / (scale[:, None] * scale), atol=error * 2**0.5 + 0.05, rtol=0
     )
+
+
+def test_a_known_field_in_a_batch_leaves_the_gradient_finite() -> None:
+    """With several images, single records of one are at t = 0, where the linear answer is exact."""
+    of = process(2)
+    z0, noise = draw(3, gaussian(2))
+    prediction = torch.zeros_like(z0, requires_grad=True)
+    each = of.loss(prediction, z0, torch.tensor([0, 500, 1000]), noise)
+    torch.where(torch.tensor([False, True, True]), each, torch.zeros_like(each)).sum().backward()
+    assert prediction.grad is not None and bool(prediction.grad.isfinite().all())
+    assert not bool(prediction.grad[0].any()) and bool(prediction.grad[1].any())

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from metavoxel.evaluation.baselines import kernel_ridge, logistic, majority, population_mean
-from metavoxel.evaluation.scores import coverage, dispersion, over_subjects, paired_difference
+from metavoxel.evaluation.scores import coverage, dispersion, over_subjects
 from metavoxel.training.answers import crps
 
 
@@ -19,12 +19,6 @@ def test_interval_over_subjects_is_that_of_the_mean() -> None:
     assert score.value == pytest.approx(values.mean())
     assert score.low == pytest.approx(values.mean() - half, abs=0.03)
     assert score.high == pytest.approx(values.mean() + half, abs=0.03)
-
-
-def test_paired_difference_sees_what_unpaired_intervals_hide() -> None:
-    a = np.random.default_rng(0).normal(0, 10, size=50)
-    score = paired_difference(a + 0.5 + 0.1 * np.random.default_rng(1).normal(size=50), a)
-    assert score.low > 0.4 and score.high < 0.6
 
 
 def test_coverage_and_dispersion_of_calibrated_and_narrow_samples() -> None:
@@ -39,14 +33,17 @@ def test_coverage_and_dispersion_of_calibrated_and_narrow_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draws", "level"), [(9, 0.8), (32, 0.5), (32, 0.8), (32, 0.9), (100, 0.95)]
+    ("draws", "level"), [(9, 0.8), (19, 0.5), (19, 0.8), (19, 0.9), (39, 0.95), (99, 0.9)]
 )
 def test_intervals_of_calibrated_samples_hold_what_they_say(draws: int, level: float) -> None:
-    """Few draws of the right distribution must not look overconfident: within 4 standard errors."""
+    """Few draws of the right distribution must not look overconfident: within 4 standard errors.
+
+    For these numbers of draws both ends are draws themselves, and the rate is exact.
+    """
     n, rng = 20_000, np.random.default_rng(0)
     samples, truth = rng.normal(size=(n, draws)), rng.normal(size=n)
-    held = coverage(samples, truth, level)
-    assert held == pytest.approx(level, abs=4 * (level * (1 - level) / n) ** 0.5 + 0.012)
+    error = (level * (1 - level) / n) ** 0.5
+    assert coverage(samples, truth, level) == pytest.approx(level, abs=4 * error)
 
 
 def test_crps_of_a_normal_matches_its_closed_form() -> None:

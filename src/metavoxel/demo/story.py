@@ -22,7 +22,6 @@ from metavoxel.data.bids import Cohort, read_cohort
 from metavoxel.data.simulate import simulate
 from metavoxel.data.splits import read_split
 from metavoxel.demo.page import Section, write_page
-from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation import figures
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import coverage, over_subjects
@@ -30,7 +29,7 @@ from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.schema import read_yaml
 from metavoxel.training.config import read_config
-from metavoxel.training.run import train
+from metavoxel.training.run import Folders, train
 
 SUBJECTS, SAMPLES, STEPS = 320, 20, 25
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -68,16 +67,13 @@ class Demo:
             temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
 
 
-def run_demo(out: Path, resume: bool, console: Console, **changes: object) -> Path:
-    """Run the demo into `out` and return the path of its report.
+def run_demo(out: Path, console: Console, **changes: object) -> Path:
+    """Run the demo into `out`, or finish one that was killed; return the path of its report.
 
     A finished cohort and a finished model are kept. `changes` are other fields of Demo.
     """
     start, out = time.perf_counter(), Path(out)
     demo = Demo(out, console, **changes)  # type: ignore[arg-type]
-    unfinished = (out / "model.training").exists() and not demo.model.exists()
-    if unfinished and not resume:
-        raise MetaVoxelError(f"{out} holds an unfinished demo. Continue it with --resume.")
     with demo.part("Simulate"), Progress(console=console, transient=True) as bar:
         task = bar.add_task("People", total=demo.subjects)
         simulate(
@@ -86,8 +82,9 @@ def run_demo(out: Path, resume: bool, console: Console, **changes: object) -> Pa
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
     if not demo.model.exists():
+        begun = Folders(demo.model).settings.exists()
         with demo.part("Train"):
-            train(demo.bids, read_config(demo.config), demo.model, unfinished, console=console)
+            train(demo.bids, read_config(demo.config), demo.model, begun, console=console)
     with demo.part("Ask"):
         tell(demo)
     page = write_page(demo.out, demo.sections, demo.seconds)
@@ -107,7 +104,7 @@ def tell(demo: Demo) -> None:
     _learning(demo, model)
     _generated(demo, model, seen)
     _trajectory(demo, model)
-    _answers(demo, model, table, truth)
+    _answers(demo, model, table, truth, cohort.only(split.train))
     _subsets(demo, model, table, truth)
     _ageing(demo, model, table, truth)
     _inpainting(demo, model, table)
@@ -206,7 +203,9 @@ def _trajectory(demo: Demo, model: Model) -> None:
     )
 
 
-def _answers(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]) -> None:
+def _answers(
+    demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray], training: Cohort
+) -> None:
     images = {"image": torch.from_numpy(table.images["image"])}
     n, asked = len(table), ["age", "sex"]
     start = time.perf_counter()
@@ -218,13 +217,22 @@ def _answers(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray
     many = (time.perf_counter() - start) / n
     age, drawn = point["age"].numpy(), samples["age"].numpy()
     error = over_subjects(np.abs(age - truth["age"]))
-    naive = over_subjects(np.abs(truth["age"].mean() - truth["age"]))
+    ages, sexes = (
+        [str(r.values[v]) for r in training.records if v in r.values] for v in ("age", "sex")
+    )
+    naive = over_subjects(np.abs(np.mean(np.array(ages, float)) - truth["age"]))
+    commoner = model.schema.categorical["sex"].labels.index(max(set(sexes), key=sexes.count))
+    naive_sex = over_subjects((truth["sex"] == commoner) * 1.0)
     best = over_subjects(np.abs(truth["age_mean"] - truth["age"]))
     right = over_subjects((point["sex"].argmax(1).numpy() == truth["sex"]) * 1.0)
     best_sex = over_subjects((truth["p_M"] > 0.5) == truth["sex"])
     rows = [
         ("", "age: mean absolute error (years)", "sex: accuracy"),
-        ("population mean / majority", str(naive), f"{max(np.bincount(truth['sex'])) / n:.3g}"),
+        (
+            "population mean / majority",
+            str(naive),
+            str(naive_sex),
+        ),
         ("this model, one evaluation", str(error), str(right)),
         ("exact posterior, the best possible", str(best), str(best_sex)),
     ]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from metavoxel.diffusion.config import Strict
+
+# Half of a time's embedding are sines, half are cosines.
+Even = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class DenoiserConfig(Strict):
     """The LDM U-Net in 2D or 3D, with a head per scalar on its bottleneck (section 3.2)."""
 
-    channels: tuple[int, ...] = Field(default=(64, 128), description="width of every level")
+    channels: tuple[Even, ...] = Field(
+        default=(64, 128), min_length=1, description="width of every level"
+    )
     residual_blocks: int = Field(default=1, ge=1, description="residual blocks per level")
     attention_levels: tuple[int, ...] = Field(
         default=(),
@@ -19,8 +26,8 @@ class DenoiserConfig(Strict):
     )
     head_channels: int = Field(default=32, ge=1, description="channels of one attention head")
     groups: int = Field(default=16, ge=1, description="groups of the group normalisation")
-    token_channels: int = Field(
-        default=64, ge=1, description="width of a variable's cross-attention token"
+    token_channels: Even = Field(
+        default=64, description="width of a variable's cross-attention token"
     )
     scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
     linear_parts: bool = Field(

@@ -137,6 +137,12 @@ class JointUNet(nn.Module):
     def _check(layout: Layout, config: DenoiserConfig) -> None:
         if not layout.fields:
             raise MetaVoxelError("The schema has no image; the U-Net needs at least one.")
+        levels = range(len(config.channels))
+        if any(i not in levels for i in config.attention_levels):
+            raise MetaVoxelError(
+                f"denoiser.attention_levels {list(config.attention_levels)} must name levels of "
+                f"denoiser.channels, 0 to {len(levels) - 1}."
+            )
         halvings = 2 ** (len(config.channels) - 1)
         if any(n % halvings for n in layout.grid):
             good = [halvings * math.ceil(n / halvings) for n in layout.grid]

@@ -36,7 +36,9 @@ class ScheduleConfig(Strict):
     )
     beta_end: float = Field(default=0.02, gt=0, lt=1, description="beta at t = T (not for cosine)")
     zero_terminal_snr: bool = Field(
-        default=True, description="rescale so that nothing of the data is left at T; needs x0 or v"
+        default=True,
+        description="rescale so that nothing of the data is left at T, as a cosine leaves nothing; "
+        "needs x0 or v",
     )
 
     def build(self, T: int) -> Schedule:  # noqa: N803

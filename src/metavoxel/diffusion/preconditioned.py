@@ -108,7 +108,8 @@ class PreconditionedGaussian(CombinedProcess):
         """Squared error, relative to that which the linear answer should have: 1 is no better."""
         answer = self.linear(self.process.noised(z0, t, noise), t)
         error = (answer.mean + answer.std * prediction - z0).square().flatten(1).mean(1)
-        return error / answer.std.square().flatten(1).mean(1)
+        # A known field is at t = 0, where std is 0; its loss is masked, its gradient is not.
+        return error / answer.std.square().flatten(1).mean(1).clamp_min(1e-12)
 
     def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
         """The Gaussian's answer, which the network corrects."""

@@ -41,7 +41,7 @@ class GaussianReadOut(CombinedProcess):
         return 1, 2
 
     def silence(self, zt: Tensor) -> Tensor:
-        """The prior N(0, data_std^2)."""
+        """The prior N(0, data_std^2), as if the mean were the middle of the range."""
         return zt.new_zeros(len(zt), 2)
 
     def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:

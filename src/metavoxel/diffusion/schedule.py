@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class Schedule:
     """
 
     table: Tensor
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         table = self.table
@@ -33,7 +34,13 @@ class Schedule:
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """alpha_bar at integer times t, of any shape, as float32."""
-        return self.table.to(t.device)[t].float()
+        return self._on(t.device)[t]
+
+    def _on(self, device: torch.device) -> Tensor:
+        """The table as float32, copied to a device once: it is looked up many times a step."""
+        if device not in self._copies:
+            self._copies[device] = self.table.float().to(device)
+        return self._copies[device]
 
     def beta(self, t: int) -> float:
         """beta_t of Eq. 1 and 4, for t = 1 ... T."""

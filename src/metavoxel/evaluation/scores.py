@@ -35,11 +35,6 @@ def over_subjects(
     return Score(float(statistic(values)), float(low), float(high), len(values))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Score:
-    """Mean of a - b over the same subjects, with its interval: does it exclude 0?"""
-    return over_subjects(a - b, seed)
-
-
 def coverage(samples: np.ndarray, truth: np.ndarray, level: float) -> float:
     """Share of truths (n,) inside the central interval of their samples (n, m)."""
     low, high = central_interval(samples, level)

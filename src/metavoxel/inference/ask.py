@@ -13,8 +13,8 @@ from metavoxel.diffusion.joint import State
 from metavoxel.inference.samplers import Condition, Watch, one_evaluation, sample
 from metavoxel.model import MetaVoxel
 
-_BATCH = 64  # records and samples that go through the network together
-_IMAGES = 8  # records that go through an autoencoder together
+BATCH = 64  # records and samples that go through the network together
+IMAGES = 8  # records that go through an autoencoder together
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def ask(
     """
     parts = [
         model.encode({v: x[rows] for v, x in known.items()})
-        for rows in torch.arange(n).split(_IMAGES)
+        for rows in torch.arange(n).split(IMAGES)
     ]
     z0 = {v: torch.cat([part[v] for part in parts]) for v in known}
     return ask_encoded(model, asked, z0, n, samples, seed, settings, watch)
@@ -83,7 +83,7 @@ def _point(
     model: MetaVoxel, asked: Collection[str], z0: State, n: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     out: dict[str, list[Tensor]] = {v: [] for v in asked}
-    for rows in torch.arange(n).split(_BATCH):
+    for rows in torch.arange(n).split(BATCH):
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         clean = one_evaluation(model, model.process, condition, asked, generator)
@@ -102,10 +102,10 @@ def _sampled(
     watch: Watch | None,
 ) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {v: [] for v in asked}
-    for rows in torch.arange(n).split(_BATCH):
+    for rows in torch.arange(n).split(BATCH):
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         z = sample(model, model.process, condition, asked, settings, generator, watch)
         for v, x in z.items():
-            parts[v].extend(model.decode({v: part})[v].cpu() for part in x.split(_IMAGES))
+            parts[v].extend(model.decode({v: part})[v].cpu() for part in x.split(IMAGES))
     return {v: torch.cat(x) for v, x in parts.items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import State
-from metavoxel.inference.samplers import time_grid
+from metavoxel.inference.samplers import forward_from_clean, time_grid
 from metavoxel.model import MetaVoxel
 
 
@@ -37,14 +37,21 @@ def counterfactual(
     z = model.process.prior(1, generator)
     z = {v: x.to(model.device) for v, x in z.items()} | model.encode({name: image})
     grid = time_grid(model.process.processes[name].schedule, settings.steps, settings.spacing)
-    before = model.encode(factual)
+    before = _clean(model, factual, generator)
     # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
     forward = [t for t, _ in itertools.groupby(max(t, 1) for t in reversed(grid))]
     noise = _along(model, name, z | before, set(before), forward, settings.order)
-    after = model.encode({**factual, **changed})
+    after = _clean(model, {**factual, **changed}, generator)
     start = z | before | after | {name: noise}
     z0 = _along(model, name, start, set(before) | set(after), grid, settings.order)
     return model.decode({name: z0})[name].cpu()
+
+
+def _clean(model: MetaVoxel, values: Mapping[str, Tensor], generator: torch.Generator) -> State:
+    """Raw values (1,) as the state of their processes at t = 0."""
+    z0 = model.encode(values)
+    t = {v: torch.zeros(1, dtype=torch.long, device=model.device) for v in z0}
+    return forward_from_clean(model.process, z0, t, generator)
 
 
 def _along(

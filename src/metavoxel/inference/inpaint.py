@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.inference.ask import BATCH, IMAGES
 from metavoxel.inference.samplers import Condition, sample
 from metavoxel.model import MetaVoxel
 
@@ -31,16 +32,20 @@ def inpaint(
     """
     z0 = model.encode({name: image[None]})[name]
     held = held_latents(mask, z0.shape[2:]).to(z0.device)
-    condition = Condition(
-        samples,
-        {v: x.repeat_interleave(samples, 0) for v, x in model.encode(known).items()},
-        {name: (z0.expand(samples, *z0.shape[1:]), held)},
-        model.device,
-    )
+    scalars = model.encode(known)
     generator = torch.Generator().manual_seed(seed)
-    z = sample(model, model.process, condition, [name], settings, generator)
-    filled = model.decode(z)[name].cpu()
-    return torch.where(mask, filled, image)
+    filled = []
+    for rows in torch.arange(samples).split(BATCH):
+        n = len(rows)
+        condition = Condition(
+            n,
+            {v: x.repeat_interleave(n, 0) for v, x in scalars.items()},
+            {name: (z0.expand(n, *z0.shape[1:]), held)},
+            model.device,
+        )
+        z = sample(model, model.process, condition, [name], settings, generator)[name]
+        filled.extend(model.decode({name: part})[name].cpu() for part in z.split(IMAGES))
+    return torch.where(mask, torch.cat(filled), image)
 
 
 def held_latents(mask: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -99,8 +99,7 @@ def _corner(
     """The state every question starts from: the known clean at t = 0, all others noise at T."""
     t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
     z = _on(process.prior(condition.n, generator), condition.device)
-    # q(z_0 | z_0) is z_0 itself, in the states of its process: K labels and perhaps a mask.
-    return z | _forward_from_clean(process, condition.known, t, generator), t
+    return z | forward_from_clean(process, condition.known, t, generator), t
 
 
 def _exact(
@@ -150,7 +149,7 @@ def _repaint(
         t = {v: _full(condition, now) for v in process}
         s = {v: _full(condition, then) for v in unknown}
         for again in reversed(range(settings.resamplings)):
-            z = z | _forward_from_clean(process, condition.known, t, generator)  # Eq. 3
+            z = z | forward_from_clean(process, condition.known, t, generator)  # Eq. 3
             z = _hold(process, z, t, condition, generator)
             z = z | _reverse(denoise, process, z, t, s, pasts, settings, generator, watch)
             if again:
@@ -178,7 +177,8 @@ def _reverse(
     for v in s:
         p, predicted = process.processes[v], predictions[v]
         out[v] = p.step(predicted, z[v], t[v], s[v], generator, settings.eta, pasts.get(v))
-        pasts.keep(v, p.past(predicted, z[v], t[v]))
+        if pasts.keeps(v):
+            pasts.keep(v, p.past(predicted, z[v], t[v]))
     return out
 
 
@@ -193,8 +193,11 @@ class _Pasts(dict[str, Past]):
         super().__init__()
         self._order, self._held = settings.order, set(condition.held)
 
+    def keeps(self, name: str) -> bool:
+        return self._order == 2 and name not in self._held
+
     def keep(self, name: str, past: Past | None) -> None:
-        if past is not None and self._order == 2 and name not in self._held:
+        if past is not None:
             self[name] = past
 
 
@@ -209,9 +212,10 @@ def _forward(
     return out
 
 
-def _forward_from_clean(
+def forward_from_clean(
     process: JointProcess, z0: State, t: Times, generator: torch.Generator
 ) -> State:
+    """z_t of what is known, in the states of its process: K labels and perhaps a mask."""
     noise = {v: process.noise(len(t[v]), generator, [v])[v].to(z0[v].device) for v in z0}
     return process.noised(z0, {v: t[v] for v in z0}, noise)
 
@@ -222,7 +226,7 @@ def _hold(
     """Overwrite the held part of every field with its own value, noised to the field's time."""
     out = dict(z)
     for v, (z0, mask) in condition.held.items():
-        noised = _forward_from_clean(process, {v: z0}, t, generator)[v]
+        noised = forward_from_clean(process, {v: z0}, t, generator)[v]
         out[v] = torch.where(mask, noised, z[v])
     return out
 

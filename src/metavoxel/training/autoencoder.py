@@ -279,6 +279,7 @@ def train_autoencoder(
         module = AutoencoderModule(encoder, image, training, validation, settings, seed, bf16)
         fit = L.Trainer(
             max_epochs=-1,  # the module stops at its last step
+            accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             limit_val_batches=1.0 if len(validation) else 0,
             num_sanity_val_steps=0,
@@ -344,7 +345,7 @@ def build_perceptual(kind: Perceptual, image: Image) -> nn.Module:
     except Exception as error:  # each network fails in its own way without package or connection
         raise MetaVoxelError(
             f"autoencoder.perceptual: {kind} cannot be loaded ({str(error).splitlines()[0]}). "
-            'Install its packages (pip install "metavoxel[perceptual]" lpips) and connect once to '
+            'Install its packages (pip install "metavoxel[perceptual]") and connect once to '
             "fetch the weights, or set perceptual to spectral, which needs neither."
         ) from None
     return network.requires_grad_(False).eval()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
@@ -19,8 +20,8 @@ class AtomicCheckpoint(Callback):
     """Saves everything every `every` steps to one file, written under another name and renamed.
 
     A kill at any moment leaves the last whole checkpoint. Lightning saves weights, optimisers,
-    schedules, loops and callbacks; nothing else has state (see seeds.py). A step that is followed by
-    a validation is saved after it: a resumed run would not make up for the validation.
+    schedules, loops and callbacks; nothing else has state (see seeds.py). A step that a
+    validation follows is saved after it: a resumed run would not make up for the validation.
     """
 
     def __init__(self, path: Path, every: int, step_of: Callable[[L.LightningModule], int]) -> None:
@@ -81,11 +82,14 @@ class BestWeights(Callback):
         self.best = state_dict.get(self.SCORE, float("inf"))
 
 
-def averaging(decay: float) -> WeightAveraging:
-    """Lightning's weight averaging, exponential with a warm-up as in the EMA of the DDPM code."""
+def averaging(decay: float, device: torch.device) -> WeightAveraging:
+    """Lightning's weight averaging, exponential with a warm-up as in the EMA of the DDPM code.
+
+    Unless told the `device`, Lightning would keep the average on the CPU.
+    """
 
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         n = float(count)
         return averaged.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return WeightAveraging(avg_fn=average)
+    return WeightAveraging(device=device, avg_fn=average)

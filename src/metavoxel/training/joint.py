@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from metavoxel.errors import MetaVoxelError
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import JointTraining
 from metavoxel.training.examples import Examples
@@ -88,6 +89,11 @@ class JointModule(L.LightningModule):
         rows = rows_of_step(len(examples), size, step, self.seed)
         copies = torch.randint(2**31, (size,), generator=draw)
         loss, parts = self._loss(examples, rows, copies, draw)
+        if not bool(loss.isfinite()):
+            raise MetaVoxelError(
+                f"Training diverged at step {step}: the loss is not a finite number. Lower "
+                "joint.learning_rate, or look for implausible values in the data."
+            )
         self._log("train", loss, parts, size)
         if not loss.requires_grad:  # a batch so small that nothing was asked in it
             return 0 * next(self.denoiser.parameters()).sum()

@@ -321,13 +321,13 @@ def _joint_stage(
     callbacks: list[Callback] = [
         HeldOutAnswers(settings),
         BestWeights(folder, model.schema.images, model.schema.scalars),
-        averaging(settings.ema_decay),
+        averaging(settings.ema_decay, model.device),
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
         TrainingProgress(console, settings.steps, lambda m: m.global_step),
     ]
     device = model.device
     model.denoiser.train()
-    _fit(module, folder, callbacks, settings)
+    _fit(module, folder, callbacks, settings, device)
     model.to(device)  # Lightning leaves the denoiser on the CPU
     best = folder / "best.safetensors"
     if best.exists():
@@ -340,10 +340,12 @@ def _fit(
     folder: Path,
     callbacks: list[Callback],
     settings: JointTraining,
+    device: torch.device,
 ) -> None:
     trainer = L.Trainer(
         max_steps=settings.steps,
         max_epochs=-1,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         logger=_logger(folder),
         callbacks=callbacks,
