@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 import metavoxel as mv
 from folders import blob, centroid, write_nifti
 from metavoxel.cli import main
+from metavoxel.data.images import read_scan
+from metavoxel.data.synthetic import write_samples
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
@@ -284,3 +287,56 @@ def test_the_paper_s_system_is_built_line_by_line(monkeypatch: pytest.MonkeyPatc
             if isinstance(given, dict) and name not in ("split", "sampling", "diffusion"):
                 stage = getattr(config.model, name, None) or getattr(config.training, name)
                 assert {*type(stage).model_fields} <= {*given}, name
+
+
+def test_a_mask_says_where_whatever_its_labels(folder: Path, tmp_path: Path) -> None:
+    """Labels 1 and 3 are both filled; a mask that lies elsewhere is refused."""
+    model, grid = mv.load(folder), np.diag([8.0, 8, 8, 1])
+    voxels = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
+    scan = write_nifti(tmp_path / "scan.nii.gz", voxels, grid)
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[2:5], labels[10:13] = 1, 3
+    mask = write_nifti(tmp_path / "mask.nii.gz", labels, grid)
+    filled = model.inpaint(scan, mask).samples[0, 0]
+    kept = filled == read_scan(scan, model.schema.images["image"]).array[0]
+    assert np.array_equal(~kept, labels > 0)
+    far = grid.copy()
+    far[:3, 3] = 500
+    elsewhere = write_nifti(tmp_path / "elsewhere.nii.gz", labels, far)
+    with pytest.raises(MetaVoxelError, match="does not lie on the scan's grid"):
+        model.inpaint(scan, elsewhere)
+
+
+def test_verify_notices_any_changed_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(folder)
+    save_model(model, folder, {"selftest.json": json.dumps(selftest_record(model))})
+    assert status(monkeypatch, "verify", folder) == 0
+    schema = folder / "schema.json"
+    schema.write_text(schema.read_text().replace('"F"', '"x"').replace('"M"', '"F"'))
+    assert status(monkeypatch, "verify", folder) == 2
+    assert "schema.json is not the file that was saved" in capsys.readouterr().err
+
+
+def test_what_lies_far_from_the_training_data_is_not_known(tmp_path: Path) -> None:
+    """A schema without a range must not make the model answer for people of 500 years."""
+    variables = {**VARIABLES, "age": {"kind": "continuous", "unit": "years"}}
+    schema = parse_schema({"variables": variables}, "test")
+    scalings = {"age": LinearScaling(20, 90, 0.5)}
+    save_model(MetaVoxel(schema, ModelConfig.model_validate(SMALL), scalings), tmp_path / "model")
+    model = mv.load(tmp_path / "model")
+    assert set(model.ask("sex | age=95")["sex"].probabilities) == {"F", "M"}
+    with pytest.raises(MetaVoxelError, match="500 is far outside 20 to 90"):
+        model.ask("sex | age=500")
+
+
+def test_samples_do_not_replace_what_is_not_theirs(model: mv.Model, tmp_path: Path) -> None:
+    schema, out = model.schema, tmp_path / "out"
+    answers = model.ask("age, sex", samples=2)
+    for _ in range(2):  # earlier samples are replaced
+        write_samples(answers, schema, {}, out, "age, sex", 0)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(MetaVoxelError, match="not empty"):
+        write_samples(answers, schema, {}, out, "age, sex", 0)
+    assert (out / "notes.txt").read_text() == "mine"

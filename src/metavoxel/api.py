@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metavoxel.data.images import Grid, Scan, read_scan
+from metavoxel.data.images import Grid, Scan, read_mask, read_scan
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import label_indices
 from metavoxel.errors import MetaVoxelError
@@ -33,6 +33,8 @@ from metavoxel.schema import Image, Schema, explain
 # RePaint's repetitions for inpainting. On held-out halves of the simulated cohort 2 come nearest to
 # what is there; many drive the filling apart.
 RESAMPLINGS = 2
+
+_FARTHEST = 2.0  # encoded: half the width of the range beyond its ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +71,14 @@ class Model:
         MetaVoxelError if the question does not fit the model.
         """
         parsed = parse_query(question)
+        twice = [v for v in given or {} if v in parsed.given]
+        if twice:
+            raise MetaVoxelError(f"{twice[0]} is given twice. Give it once.")
         query = Query(parsed.asked, {**parsed.given, **(given or {})}).check(self.schema)
         sampling = self._settings(settings)
         count = sampling.samples if samples is None else samples
+        if count < 0:
+            raise MetaVoxelError(f"samples is {count}; ask for 0 or more.")
         images = [v for v in query.asked if v in self.schema.images]
         if images and count < 1:
             raise MetaVoxelError(f"{images[0]} can only be sampled; ask with samples of 1 or more.")
@@ -110,7 +117,7 @@ class Model:
         """
         name = self._image(variable)
         scan, kind = self._scan(name, image), self.schema.images[name]
-        masked = _mask(mask, kind)
+        masked = _mask(mask, kind, scan)
         query = Query((name,), dict(given or {})).check(self.schema)
         known = self._known(query.given, self._scans(query.given))
         sampling = self._settings({"resamplings": RESAMPLINGS, **settings})
@@ -191,7 +198,12 @@ class Model:
         kind = self.schema.images[name]
         if isinstance(value, str | Path):
             return read_scan(Path(value), kind)
-        array = np.asarray(value, dtype=np.float32)
+        try:
+            array = np.asarray(value, dtype=np.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise MetaVoxelError(
+                f"{name}: give a file path or an array, not {type(value).__name__}."
+            ) from None
         if array.shape == kind.shape:
             array = array[None]
         expected = (kind.channels, *kind.shape)
@@ -220,10 +232,20 @@ class Model:
         known = {v: torch.from_numpy(s.array)[None] for v, s in scans.items()}
         for v in given:
             if v in self.schema.continuous:
-                known[v] = torch.tensor([given[v]], dtype=torch.float64)
+                known[v] = torch.tensor([self._plausible(v, given[v])], dtype=torch.float64)
             elif v in self.schema.categorical:
                 known[v] = label_indices(self.schema.categorical[v].labels, [given[v]])
         return known
+
+    def _plausible(self, name: str, value: Any) -> float:
+        """The value, unless it is far from all that training saw and the schema has no range."""
+        scaling = self.network.scalings[name]
+        if abs(float(scaling.encode(torch.tensor([value])))) > _FARTHEST:
+            raise MetaVoxelError(
+                f"{name}: {value:g} is far outside {scaling.low:g} to {scaling.high:g}, the range "
+                "of the training data. This model cannot know anything about it."
+            )
+        return float(value)
 
     def _answer(self, name: str, drawn: asking.Drawn, grid: Grid | None) -> Answer:
         point = drawn.point.get(name)
@@ -249,10 +271,9 @@ def load(folder: str | Path, device: str | None = None) -> Model:
     return Model(load_model(folder).to(device))
 
 
-def _mask(mask: str | Path | np.ndarray, kind: Image) -> Tensor:
+def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> Tensor:
     if isinstance(mask, str | Path):
-        plain = kind.model_copy(update={"channels": 1})
-        masked = read_scan(Path(mask), plain).array[0] > 0.5
+        masked = read_mask(Path(mask), kind, scan)
     else:
         masked = np.asarray(mask).astype(bool)
     if masked.shape != tuple(kind.shape):

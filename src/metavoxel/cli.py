@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,9 +26,12 @@ console, errors = Console(), Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Argument(help="model folder, as written by train")]
 Samples = Annotated[
-    int | None, typer.Option(help="draws behind spreads and images; 0 is one evaluation only")
+    int | None,
+    typer.Option(min=0, help="draws behind spreads and images; 0 is one evaluation only"),
 ]
-Seed = Annotated[int, typer.Option(help="the same seed gives the same answer")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="the same seed gives the same answer")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="reverse steps of the sampler")]
 Variable = Annotated[
     str | None, typer.Option(help="which image this is, where the model has several")
@@ -115,6 +119,8 @@ def ask(
     loaded = load(model)
     if out is None and any(v in loaded.schema.images for v in asked.asked):
         raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
+    if out is not None and samples == 0:
+        raise MetaVoxelError("--out takes samples; ask with --samples of 1 or more.")
     if out is not None and samples is None:  # where one evaluation would do, too
         samples = loaded.sampling.samples
     answers = loaded.ask(question, samples=samples, seed=seed, **_given(steps=steps))
@@ -202,13 +208,19 @@ def verify(model: ModelFolder) -> None:
     """Check that a model is whole and answers as it did when it was saved."""
     from metavoxel.api import load
     from metavoxel.inference.selftest import selftest_failures
+    from metavoxel.model import CHECKSUMS, checksums
     from metavoxel.schema import read_yaml
 
     loaded = load(model, device="cpu")
     record = read_yaml(model / "selftest.json")
     if not isinstance(record, dict) or not {"weights", "answers"} <= record.keys():
         raise MetaVoxelError(f"{model / 'selftest.json'}: this is no self-test; copy it again.")
-    failures = selftest_failures(loaded.network, record)
+    saved, now = read_yaml(model / CHECKSUMS), checksums(model)
+    failures = [
+        f"{name} is not the file that was saved"
+        for name in sorted({*saved, *now})
+        if saved.get(name) != now.get(name)
+    ] or selftest_failures(loaded.network, record)
     if failures:
         raise MetaVoxelError(f"{model}: {'; '.join(failures)}. Copy or train the model again.")
     console.print(f"{escape(str(model))}: verified")
@@ -284,8 +296,11 @@ def main() -> None:
         errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as stop:
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's; it carries no status
+            errors.print("Terminated. What was saved is whole; train continues with --resume.")
+            sys.exit(128 + signal.SIGTERM)
         # Typer turns an interrupt into status 130, Lightning into status 1.
         if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        errors.print("Interrupted. What was saved is whole; train and demo continue with --resume.")
+        errors.print("Interrupted. What was saved is whole; train continues with --resume.")
         sys.exit(130)

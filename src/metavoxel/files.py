@@ -35,7 +35,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it must not hide what went wrong
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -44,6 +45,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     A folder that stood there before is kept until the new one is complete. Errors as above.
     """
+    folder = folder.absolute()  # "." has no name to stand beside
     temporary, previous = _beside(folder), _beside(folder)
     try:
         temporary.mkdir(parents=True)
@@ -58,8 +60,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             raise _cannot_write(folder, error.__cause__) from error.__cause__
         raise
     finally:
-        if previous.exists() and not folder.exists():  # interrupted between the two renames
-            previous.replace(folder)
+        with contextlib.suppress(OSError):
+            if previous.exists() and not folder.exists():  # interrupted between the two renames
+                previous.replace(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
 

@@ -20,6 +20,8 @@ def describe(folder: Path) -> dict[str, Any]:
     data.pop("format", None)
     schema = parse_schema(data, str(folder / "schema.json"))
     config = read_yaml(folder / "config.yaml")
+    if not {"sampling", "diffusion"} <= {*config}:
+        raise MetaVoxelError(f"{folder / 'config.yaml'}: this is no configuration; copy it again.")
     split = folder / "split.json"
     calibration = folder / "calibration.json"
     facts: dict[str, Any] = {
@@ -31,7 +33,7 @@ def describe(folder: Path) -> dict[str, Any]:
     }
     if split.is_file():
         parts = read_yaml(split)
-        facts["subjects"] = {p: len(parts[p]) for p in ("train", "validation", "test")}
+        facts["subjects"] = {p: len(parts.get(p, ())) for p in ("train", "validation", "test")}
     if calibration.is_file():
-        facts["validation"] = read_yaml(calibration)["scores"]
+        facts["validation"] = read_yaml(calibration).get("scores", {})
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_folder
 from metavoxel.schema import Schema, explain, parse_schema, read_yaml
 
+CHECKSUMS = "checksums.json"
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
@@ -212,6 +214,13 @@ def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> Non
     save_weights(model.denoiser, folder / "denoiser.safetensors")
     for name, text in files.items():
         (folder / name).write_text(text)
+    (folder / CHECKSUMS).write_text(json.dumps(checksums(folder), indent=2) + "\n")
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every other file of a model folder, by name."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def load_model(folder: Path | str) -> MetaVoxel:

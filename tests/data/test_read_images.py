@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from folders import blob, centroid, noise, real, write_nifti, write_png
 from metavoxel.data.images import Grid, read_scan, to_source, write_image
@@ -253,3 +254,12 @@ def test_a_stroke_slice_fits_its_grid() -> None:
     array = read_scan(path, Image(suffix="FLAIR", shape=(96, 80), spacing=(2, 2))).array[0]
     assert (array > 0.1).mean() > 0.3
     assert array[0].max() < 0.1 > array[-1].max()  # head and chin are not cut off
+
+
+def test_what_shows_through_a_picture_is_air(tmp_path: Path) -> None:
+    """The colours that a file keeps under transparent pixels are not part of the picture."""
+    pixels = np.full((16, 16, 4), 200, np.uint8)
+    pixels[:, 8:, 3] = 0
+    Picture.fromarray(pixels).save(tmp_path / "a.png")
+    array = read_scan(tmp_path / "a.png", Image(shape=(16, 16), spacing=(1, 1))).array[0]
+    assert (array[:, :8] == 1).all() and (array[:, 8:] == 0).all()

@@ -155,7 +155,7 @@ def test_a_run_is_not_resumed_on_other_data(cohort: Path, tmp_path: Path) -> Non
     columns, cells = header.split("\t"), first.split("\t")
     cells[columns.index("age")] = "33.0"
     table.write_text("\n".join([header, "\t".join(cells), *rest]) + "\n")
-    with pytest.raises(MetaVoxelError, match="have changed since this run began"):
+    with pytest.raises(MetaVoxelError, match="values have changed since this run began"):
         train(bids, config, out, resume=True)
 
 

@@ -22,6 +22,7 @@ from metavoxel.files import atomic_write
 from metavoxel.schema import Image
 
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
+_TOUCHED = 0.1  # share of a voxel's neighbourhood that a mask must cover to count
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -74,6 +75,25 @@ def read_scan(path: Path, variable: Image) -> Scan:
         )
     scaled = placed / np.percentile(positive, _BRIGHTEST)
     return Scan(scaled.clip(0, 1).astype(np.float32), grid, source)
+
+
+def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
+    """Which voxels (*grid) of the variable's grid a mask on the grid of `scan`'s file touches.
+
+    Every value but 0 counts. Raises MetaVoxelError if the mask lies on another grid.
+    """
+    path = Path(path)
+    voxels, source = _load(path, variable.model_copy(update={"channels": 1}))
+    here, there = source, scan.source
+    if here.shape != there.shape or not np.allclose(here.affine, there.affine, atol=1e-3):
+        raise MetaVoxelError(
+            f"{path}: the mask does not lie on the scan's grid (shape {list(here.shape)}; the scan "
+            f"has {list(there.shape)}, or another affine). Resample it to the scan."
+        )
+    if not voxels.any():
+        raise MetaVoxelError(f"{path}: every voxel is 0. Mark what is to be filled with 1.")
+    touched = _resample((voxels[0] != 0).astype(np.float32), source, scan.grid)
+    return touched > _TOUCHED
 
 
 def model_grid(source: Grid, variable: Image) -> Grid:
@@ -142,6 +162,9 @@ def _load(path: Path, variable: Image) -> tuple[np.ndarray, Grid]:
 
 def _load_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with Picture.open(path) as picture:
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            whole = picture.convert("RGBA")  # what shows through is black, as air is
+            picture = Picture.alpha_composite(Picture.new("RGBA", whole.size, "black"), whole)
         kept = picture if picture.mode in ("L", "I", "I;16", "F", "RGB") else picture.convert("RGB")
         return np.asarray(kept, dtype=np.float32), np.eye(4)
 

@@ -34,6 +34,8 @@ def infer_schema(root: Path, resolution: float | None = None) -> Schema:
     empty or the same for everyone, and free text. Raises MetaVoxelError.
     """
     root = Path(root)
+    if resolution is not None and not 0 < resolution < math.inf:
+        raise MetaVoxelError(f"A resolution of {resolution:g} mm makes no grid; give one above 0.")
     table = read_table(participants_file(root))
     files: dict[str, list[ScanFile]] = {}
     for file in scan_files(root):
@@ -116,8 +118,10 @@ def _scalar(table: Table, column: str) -> Continuous | Categorical | None:
     described = described if isinstance(described, Mapping) else {}
     if len(set(cells)) < 2:
         return None
-    levels = [str(level) for level in described.get("Levels") or {}]
-    if len(levels) > 1:
+    said = described.get("Levels")
+    levels = [str(level) for level in said] if isinstance(said, Mapping | list) else []
+    few_others = 2 * len({*cells} - {*levels}) <= len({*cells})  # else they are codes for missing
+    if len(levels) > 1 and few_others:
         return _categorical(levels, described)  # a cell that is none of them is an error on reading
     numbers = _numbers(cells)
     # A typo among the numbers must not make the column vanish: reading it will name the cell.

@@ -16,6 +16,10 @@ from metavoxel.files import atomic_folder, atomic_write
 from metavoxel.schema import Image, Schema
 
 _NAME = "MetaVoxel samples"
+_AS_IT_IS: dict[str, Any] = {
+    "quoting": csv.QUOTE_NONE,
+    "quotechar": None,
+}  # as BIDS tables are read
 
 
 def write_samples(
@@ -43,7 +47,9 @@ def _may_be_replaced(out: Path) -> bool:
         return False
     description = out / "dataset_description.json"
     ours = description.is_file() and f'"Name": "{_NAME}"' in description.read_text()
-    return ours or not any(out.iterdir())
+    written = ("dataset_description.json", "participants.tsv", "participants.json")
+    others = [p for p in out.iterdir() if not (p.name in written or p.match("sub-synth*"))]
+    return not others and (ours or not any(out.iterdir()))
 
 
 def _write_dataset(
@@ -59,7 +65,7 @@ def _write_dataset(
     for v, answer in drawn.items():
         if v in schema.images:
             _write_volumes(answer.samples, answer.grid, schema.images[v], names, out)
-    table = {v: drawn[v].samples for v in drawn if v in schema.scalars}
+    table = {v: _within(schema.scalars[v], drawn[v].samples) for v in drawn if v in schema.scalars}
     table |= {v: [x] * count for v, x in given.items() if v in schema.scalars}
     _write_table(out / "participants.tsv", names, table)
     _write_json(out / "participants.json", {v: _described(schema.scalars[v]) for v in table})
@@ -90,6 +96,12 @@ def _write_volumes(
         write_image(sample, grid, out / name / "anat" / f"{name}{entities}_{kind.suffix}.{suffix}")
 
 
+def _within(kind: Any, samples: np.ndarray) -> np.ndarray:
+    """Numbers inside the range of the schema, so that the dataset can be read under it."""
+    bounds = getattr(kind, "range", None)
+    return samples if bounds is None else samples.clip(*bounds)
+
+
 def _described(kind: Any) -> dict[str, Any]:
     if kind.kind == "categorical":
         return {"Levels": {label: label for label in kind.labels}}
@@ -98,7 +110,7 @@ def _described(kind: Any) -> dict[str, Any]:
 
 def _write_table(path: Path, names: list[str], columns: Mapping[str, Any]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n", **_AS_IT_IS)
         writer.writerow(["participant_id", *columns])
         for i, name in enumerate(names):
             row = [x[i] for x in columns.values()]

@@ -78,7 +78,7 @@ class CornerTimesConfig(Strict):
         description="share of the batches whose images are known, clean at t = 0",
     )
     absent_fields: float = Field(
-        default=0.1,
+        default=0.3,
         ge=0,
         le=1,
         description="share of the unknown images that are marginalised, at t = T",

@@ -85,7 +85,7 @@ class CornerTimes:
     """
 
     known_fields: float = 0.5
-    absent_fields: float = 0.1
+    absent_fields: float = 0.3
     corner: float = 0.5
 
     def __call__(

@@ -73,7 +73,7 @@ def evaluate(
         "model": str(folder),
         "question": f"{', '.join(model.schema.scalars)} | {', '.join(model.schema.images)}",
         "split": split.made,
-        "test_records": len(test.records),
+        "test_records": len(table),
         "training_records": len(training),
         "scores": score_systems(model.schema, table, systems),
         "seconds_per_record": {k: v.seconds for k, v in systems.items() if v.seconds},
@@ -102,6 +102,10 @@ class SystemAnswers:
 def as_table(schema: Schema, cohort: Cohort) -> Table:
     """The records that have every image, as arrays."""
     records = [r for r in cohort.records if all(v in r.values for v in schema.images)]
+    if not records:
+        raise MetaVoxelError(
+            f"{cohort.root}: none of the {len(cohort.records)} records asked about has an image."
+        )
     images = {
         v: np.stack([read_scan(Path(str(r.values[v])), kind).array for r in records])
         for v, kind in schema.images.items()

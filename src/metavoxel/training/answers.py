@@ -64,7 +64,7 @@ def held_out_scores(
     """
     imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
     rows = imaged.nonzero().flatten()[:records]
-    if not len(rows):
+    if not len(rows) or not model.schema.scalars:
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
     known = {v: z0[v].to(model.device) for v in model.schema.images}

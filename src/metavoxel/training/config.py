@@ -22,7 +22,7 @@ class FractionSplit(Strict):
     train: float = Field(default=0.89, gt=0, le=1, description="share of the subjects to train on")
     validation: float = Field(default=0.01, gt=0, lt=1, description="share that picks the epoch")
     test: float = Field(default=0.10, ge=0, lt=1, description="share that is never touched")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     def make(self, subjects: tuple[str, ...]) -> Split:
         return fraction_split(subjects, self.seed, (self.train, self.validation, self.test))
@@ -35,7 +35,7 @@ class FoldSplit(Strict):
     folds: int = Field(default=5, ge=2, description="number of folds")
     fold: int = Field(default=0, ge=0, description="the fold to test on, from 0")
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the other folds")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     def make(self, subjects: tuple[str, ...]) -> Split:
         return fold_split(subjects, self.folds, self.fold, self.seed, self.validation)
@@ -79,7 +79,7 @@ class JointTraining(Strict):
 class TrainingConfig(Strict):
     """Both stages."""
 
-    seed: int = Field(default=0, description="seed of everything random in training")
+    seed: int = Field(default=0, ge=0, description="seed of everything random in training")
     precision: Literal["32", "bf16"] = Field(
         default="32", description="bf16 runs the network under autocast; the loss stays in float32"
     )

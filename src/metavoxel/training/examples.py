@@ -169,7 +169,7 @@ def _fingerprint(module: torch.nn.Module) -> str:
 
 def _is_current(path: Path, key: list[str]) -> bool:
     mark = path.with_suffix(".json")
-    return path.is_file() and mark.is_file() and json.loads(mark.read_text()) == _digest(key)
+    return path.is_file() and mark.is_file() and mark.read_text() == json.dumps(_digest(key))
 
 
 def _mark_current(path: Path, key: list[str]) -> None:

@@ -91,12 +91,12 @@ def train(
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
     parts = _parts(cohort, split, config)
     check_trainable(parts["train"])
-    _open_run(folders, config, autoencoder, cohort, split)
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
+    _open_run(folders, config, autoencoder, cohort, split)
     volumes = _volumes(folders, parts, schema, console)
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
@@ -147,12 +147,11 @@ def _as_yaml(config: RunConfig, autoencoder: Path | None) -> str:
 
 
 def _data_digest(cohort: Cohort) -> str:
-    """A digest of every value of every record; of a file, its name and size."""
+    """A digest of every value of every record. A scan may be mended: what it gave is read again."""
     digest = hashlib.sha256()
     for record in cohort.records:
         for v, x in sorted(record.values.items()):
-            value = f"{x.name} {x.stat().st_size}" if isinstance(x, Path) else x
-            digest.update(f"{record.id} {v} {value}\n".encode())
+            digest.update(f"{record.id} {v} {x.name if isinstance(x, Path) else x}\n".encode())
     return digest.hexdigest()
 
 
@@ -169,8 +168,8 @@ def _split(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
         )
     if folders.data.read_text() != _data_digest(cohort):
         raise MetaVoxelError(
-            f"{cohort.root}: values or scans have changed since this run began. Restore them, or "
-            "start a new run."
+            f"{cohort.root}: values have changed since this run began. Restore them, or start a "
+            "new run."
         )
     return split
 
