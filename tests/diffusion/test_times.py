@@ -96,9 +96,9 @@ QUESTIONS: dict[str, tuple[Callable[[dict[str, Tensor]], Tensor], float]] = {
     ),
     "age | all other scalars": (
         lambda t: (t["image"] == T) & (t["age"] == T) & at(t, SCALARS[1:], 0),
-        0.001,
+        0.003,
     ),
-    "image | all scalars": (lambda t: between(t["image"]) & at(t, SCALARS, 0), 0.05),
+    "image | all scalars": (lambda t: between(t["image"]) & at(t, SCALARS, 0), 0.04),
     "image | nothing": (lambda t: between(t["image"]) & at(t, SCALARS, T), 0.03),
     "nothing": (lambda t: (t["image"] == T) & at(t, SCALARS, T), 0.005),
     "everything, at one time": (
