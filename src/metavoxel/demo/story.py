@@ -31,7 +31,7 @@ from metavoxel.schema import read_yaml
 from metavoxel.training.config import read_config
 from metavoxel.training.run import Folders, train
 
-SUBJECTS, SAMPLES, STEPS = 320, 20, 25
+SUBJECTS, SAMPLES, STEPS = 320, 19, 20
 CONFIG = Path(__file__).with_name("demo.yaml")
 
 
