@@ -207,10 +207,14 @@ class Model:
         if array.shape == kind.shape:
             array = array[None]
         expected = (kind.channels, *kind.shape)
-        if array.shape != expected or not ((array >= 0) & (array <= 1)).all():
+        if array.shape != expected:
             raise MetaVoxelError(
-                f"{name}: an array must be of shape {list(expected)} and in [0, 1]; this one has "
-                f"shape {list(array.shape)} and lies in [{array.min():.4g}, {array.max():.4g}]."
+                f"{name}: an array must have shape {list(expected)}, not {list(array.shape)}."
+            )
+        if not ((array >= 0) & (array <= 1)).all():
+            raise MetaVoxelError(
+                f"{name}: an array must lie in [0, 1], not in [{array.min():.4g}, "
+                f"{array.max():.4g}]. Scale it as the training images were."
             )
         grid = self.grid(name)
         return Scan(array, grid, grid)

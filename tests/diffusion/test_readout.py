@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -60,6 +62,29 @@ def test_the_network_sees_a_known_value_whole_and_nothing_of_a_marginalised_one(
     torch.testing.assert_close(label.seen(label.noised(z0, none, noise), none), z0)
     seen = label.seen(label.noised(z0, whole, noise), whole)
     torch.testing.assert_close(seen, torch.full((50, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("t", [1, 100, 500, 1000])
+@pytest.mark.parametrize("std", [0.02, 0.2, 0.6])
+def test_the_loss_teaches_mean_and_variance_at_every_time(t: int, std: float) -> None:
+    """Its gradient is 0 at the truth, up to chance, and points there from twice the variance."""
+    process = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.5))
+    n = 20_000
+    generator = torch.Generator().manual_seed(0)
+    z0 = 0.3 + std * torch.randn(n, 1, generator=generator)
+    noise = torch.randn(n, 1, generator=generator)
+
+    def gradients(mean: float, variance: float) -> torch.Tensor:
+        read = torch.tensor([[mean, math.log(variance / 0.25)]]).repeat(n, 1).requires_grad_()
+        process.loss(read, z0, torch.full((n,), t), noise).sum().backward()
+        assert read.grad is not None
+        return read.grad
+
+    truth = gradients(0.3, std**2)
+    assert (truth.mean(0).abs() < 5 * truth.std(0) / n**0.5 + 1e-6).all()
+    unsure = gradients(0.3, 2 * std**2)[:, 1]
+    assert unsure.mean() > 0.02  # a tenth of 1 / 4, whatever the velocity adds
+    assert gradients(0.3, std**2 / 2)[:, 1].mean() < -0.04
 
 
 def test_a_constant_read_out_samples_its_own_distribution() -> None:

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from metavoxel.diffusion.config import SamplingConfig
+from metavoxel.diffusion.gaussian import GaussianProcess
+from metavoxel.diffusion.joint import JointProcess
+from metavoxel.diffusion.process import over_axes
 from metavoxel.diffusion.schedule import cosine, linear, rescale_zero_terminal_snr, scaled_linear
 from metavoxel.inference.samplers import Condition, sample, time_grid
 from toy import make_process, make_toy, only
@@ -132,3 +135,32 @@ def test_the_mask_never_leaves_the_sampler():
     )
     assert out["sex"].shape == (50, 2)
     assert torch.equal(out["diagnosis"].sum(-1), torch.ones(50))
+
+
+@pytest.mark.parametrize("conditioner", ["exact", "repaint"])
+def test_an_image_that_stops_early_is_its_mean_there_and_changes_no_other(conditioner):
+    """For a standard normal z_0, E[z_0 | z_t] is sqrt(a) z_t, of variance a."""
+    schedule, stop = rescale_zero_terminal_snr(linear(1000)), 400
+    process = JointProcess(
+        {v: GaussianProcess(schedule, "x0") for v in ("image", "age")},
+        {"image": (1, 8, 8), "age": (1,)},
+    )
+
+    def denoise(z, t, asked):
+        return {v: over_axes(schedule.alpha_bar(t[v]), z[v]).sqrt() * z[v] for v in asked}
+
+    def draw(image_stop: int, **held: Any) -> dict[str, torch.Tensor]:
+        settings = SamplingConfig(conditioner=conditioner, steps=100, image_stop=image_stop)
+        generator = torch.Generator().manual_seed(0)
+        return sample(denoise, process, Condition(200, **held), list(process), settings, generator)
+
+    whole, stopped = draw(0), draw(stop)
+    assert torch.equal(whole["age"], stopped["age"])
+    last = min(t for t in time_grid(schedule, 100, "angle") if t >= stop)
+    share = stopped["image"].var() / whole["image"].var()
+    assert share == pytest.approx(float(schedule.table[last]), rel=0.01)
+
+    half = torch.arange(8) < 4
+    filled = draw(stop, held={"image": (torch.full((200, 1, 8, 8), 3.0), half)})["image"]
+    assert torch.equal(filled[..., half], torch.full((200, 1, 8, 4), 3.0))
+    assert not (filled[..., ~half] == 3).any()

@@ -162,6 +162,13 @@ class SamplingConfig(Strict):
         le=1,
         description="0 is deterministic, 1 is ancestral sampling (DDPM); above 0 needs order 1",
     )
+    image_stop: int = Field(
+        default=0,
+        ge=0,
+        description="an image is answered by its mean given z_t at the last t of its trajectory "
+        "that is not below this one: above 0, detail that the network has not learnt comes out "
+        "smooth instead of as noise, and its variance is lost",
+    )
     resamplings: int = Field(
         default=1, ge=1, description="RePaint's repetitions of every step; 1 is plain overwriting"
     )

@@ -21,6 +21,8 @@ from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.process import over_axes
 
+VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianReadOut(CombinedProcess):
@@ -51,11 +53,28 @@ class GaussianReadOut(CombinedProcess):
         E[z_0 | z_t] = ((1 - a) m + r sqrt(a) z_t) / (1 - a + r a); the velocity
         (sqrt(a) z_t - E[z_0 | z_t]) / sqrt(1 - a) then has no singularity at t = 0 or T.
         """
-        mean, log_variance = prediction.float().chunk(2, dim=-1)
-        variance = self.process.data_std**2 * log_variance.clamp(-12, 4).exp()
+        mean, variance = self._read(prediction)
         a = over_axes(self.schedule.alpha_bar(t), zt)
         direction = a.sqrt() * zt * (1 - variance) - mean
         return (1 - a).sqrt() * direction / (1 - a + variance * a)
+
+    def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The velocity's loss, and `VARIANCE_WEIGHT` times the variance's.
+
+        The velocity depends on the variance only at the few t where z_t is about as sure of z_0 as
+        the rest is. The Gaussian log-likelihood of z_0 under N(m, r) teaches it at every t, with
+        the mean held fixed, which is the velocity's to teach; 0 is that of the prior's variance.
+        """
+        mean, variance = self._read(prediction)
+        squared_error = (mean.detach() - z0).square()
+        surprise = (squared_error / variance + (variance / self.process.data_std**2).log() - 1) / 2
+        velocity_loss = super().loss(prediction, z0, t, noise)
+        return velocity_loss + VARIANCE_WEIGHT * surprise.flatten(1).mean(1)
+
+    def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """m and r, each (B, 1)."""
+        mean, log_variance = prediction.float().chunk(2, dim=-1)
+        return mean, self.process.data_std**2 * log_variance.clamp(-12, 4).exp()
 
 
 @dataclass(frozen=True, eq=False)

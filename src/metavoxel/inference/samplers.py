@@ -72,7 +72,21 @@ def sample(
     nor asked are marginalised.
     """
     run = _exact if settings.conditioner == "exact" else _repaint
-    z = run(denoise, process, condition, asked, settings, generator, watch)
+    means: State = {}
+
+    def keep(t: Times, z: State, clean: State) -> None:
+        """The fields' means at `image_stop`; the trajectory goes on for the sake of the others."""
+        for v, mean in clean.items():
+            if mean.ndim > 2 and int(t[v][0]) >= settings.image_stop:
+                means[v] = mean
+        if watch is not None:
+            watch(t, z, clean)
+
+    watching = keep if settings.image_stop else watch
+    z = run(denoise, process, condition, asked, settings, generator, watching)
+    if means:
+        clean = {v: _full(condition, 0) for v in process}
+        z = _hold(process, z | means, clean, condition, generator)
     return {v: z[v][..., : process.shapes[v][-1]] if z[v].ndim == 2 else z[v] for v in asked}
 
 
