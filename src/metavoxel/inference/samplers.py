@@ -73,16 +73,17 @@ def sample(
     """
     run = _exact if settings.conditioner == "exact" else _repaint
     means: State = {}
+    stop = min(settings.image_stop, process.T)
 
     def keep(t: Times, z: State, clean: State) -> None:
         """The fields' means at `image_stop`; the trajectory goes on for the sake of the others."""
         for v, mean in clean.items():
-            if mean.ndim > 2 and int(t[v][0]) >= settings.image_stop:
+            if mean.ndim > 2 and int(t[v][0]) >= stop:
                 means[v] = mean
         if watch is not None:
             watch(t, z, clean)
 
-    watching = keep if settings.image_stop else watch
+    watching = keep if stop else watch
     z = run(denoise, process, condition, asked, settings, generator, watching)
     if means:
         clean = {v: _full(condition, 0) for v in process}
