@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,16 @@ CASES: dict[str, tuple[Mischief, str, str]] = {
         TRAIN,
         r"run\.yaml.*training\.joint\.steps",
     ),
+    "a schema for a configuration": (
+        lambda place: write_yaml(place / "run.yaml", settings()["schema"]),
+        TRAIN,
+        r"run\.yaml.*a schema, not a run configuration.*under a key, schema",
+    ),
+    "a variable of no kind": (
+        config(schema={"variables": {"image": IMAGE, "age": {"unit": "years"}}}),
+        TRAIN,
+        r"run\.yaml.*variables\.age.*kind.*'continuous'",
+    ),
     "the model exists": (whole, "train bids --config run.yaml --out model", "model exists"),
     "nothing to resume": (whole, TRAIN + " --resume", "no run to resume"),
     # scans that are asked about
@@ -319,6 +330,49 @@ def test_a_bad_scan_in_a_cohort_is_named_and_once_mended_the_run_goes_on(
     voxels(noise(8, 8, 8))(place)
     assert run(place, TRAIN + " --resume", monkeypatch) == 0
     assert run(place, "verify new", monkeypatch) == 0
+
+
+DAMAGE: dict[str, tuple[str, str]] = {
+    "a checkpoint of the autoencoder": ("autoencoder-image/last.ckpt", "cannot be read"),
+    "the autoencoder": ("autoencoder.safetensors", "cannot be read"),
+    "the checkpoint": ("joint/last.ckpt", "cannot be read"),
+    "the best weights": ("joint/best.safetensors", "cannot be read"),
+    "the cache": ("cache/volumes-train-image.npy", ""),
+    "the latents": ("cache/train/latents-image.npy", ""),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_run_that_was_damaged_is_not_gone_on_with(
+    case: str,
+    share: float,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What can be made again is; of the rest, one sentence names the file."""
+    name, message = DAMAGE[case]
+    every = {"autoencoder": {**settings()["training"]["autoencoder"], "steps": 50}}
+    joint = {**JOINT, "checkpoint_every": 2}
+    config(training={**settings()["training"], **every, "joint": joint})(place)
+    assert run(place, TRAIN, monkeypatch) == 0
+    capsys.readouterr()
+    shutil.rmtree(place / "new")  # as if it had been killed before the end
+    path = place / "new.training" / name
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    if name.startswith("autoencoder-"):
+        (place / "new.training/autoencoder.safetensors").unlink()
+    status = run(place, TRAIN + " --resume", monkeypatch)
+    if message:
+        assert status == 2
+        sentence = one_sentence(capsys.readouterr().err.splitlines()[-1])
+        assert path.name in sentence
+        assert message in sentence
+        assert not (place / "new").exists()
+    else:
+        assert status == 0
+        assert run(place, "verify new", monkeypatch) == 0
 
 
 def limited(place: Path, command: str, size: int) -> subprocess.CompletedProcess[str]:

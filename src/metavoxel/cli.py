@@ -113,6 +113,7 @@ def ask(
 ) -> None:
     """Ask for some variables given others; those not named are marginalised."""
     from metavoxel.api import load
+    from metavoxel.data.synthetic import check_out, write_samples
     from metavoxel.inference.query import parse_query
 
     asked = parse_query(question)
@@ -121,12 +122,12 @@ def ask(
         raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
     if out is not None and samples == 0:
         raise MetaVoxelError("--out takes samples; ask with --samples of 1 or more.")
+    if out is not None:
+        check_out(out)
     if out is not None and samples is None:  # where one evaluation would do, too
         samples = loaded.sampling.samples
     answers = loaded.ask(question, samples=samples, seed=seed, **_given(steps=steps))
     if out is not None:
-        from metavoxel.data.synthetic import write_samples
-
         write_samples(answers, loaded.schema, asked.given, out, question, seed)
         errors.print(f"Written to {escape(str(out))}")
     if as_json:

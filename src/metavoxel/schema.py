@@ -203,6 +203,11 @@ def explain(error: ValidationError, where: str) -> MetaVoxelError:
     key = ".".join(str(part) for part in first["loc"]) or "the top level"
     if first["type"] == "extra_forbidden":
         return MetaVoxelError(f"{where}: there is no key {key}. Remove it or correct its spelling.")
+    if first["type"] == "missing":
+        return MetaVoxelError(f"{where}: the key {key} is missing. Add it.")
+    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        kinds = first.get("ctx", {}).get("expected_tags", "'image', 'continuous', 'categorical'")
+        return MetaVoxelError(f"{where}, key {key}: its kind must be given, as one of {kinds}.")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and not first["loc"]:  # keys that contradict each other
         return MetaVoxelError(f"{where}: {message}.")

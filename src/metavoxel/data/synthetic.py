@@ -35,10 +35,15 @@ def write_samples(
     `participants.tsv` holds the asked scalars of every sample and the given ones. Earlier samples
     in `out` are replaced. Raises MetaVoxelError if it holds anything else.
     """
-    if out.exists() and not _may_be_replaced(out):
-        raise MetaVoxelError(f"{out} is not empty. Choose another --out, or empty it.")
+    check_out(out)
     with atomic_folder(out) as temporary:
         _write_dataset(answers, schema, given, temporary, f"{question} (seed {seed})")
+
+
+def check_out(out: Path) -> None:
+    """Raise MetaVoxelError if samples cannot go to `out`, before any is drawn."""
+    if out.exists() and not _may_be_replaced(out):
+        raise MetaVoxelError(f"{out} is not empty. Choose another --out, or empty it.")
 
 
 def _may_be_replaced(out: Path) -> bool:

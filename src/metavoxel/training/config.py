@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from metavoxel.data.splits import Split, fold_split, fraction_split
 from metavoxel.diffusion.config import Strict
+from metavoxel.errors import MetaVoxelError
 from metavoxel.model import ModelConfig
 from metavoxel.schema import Schema, explain, read_yaml
 from metavoxel.training.augment import Augmentation
@@ -111,6 +112,10 @@ class RunConfig(Strict):
 def read_config(path: Path | str) -> RunConfig:
     """Read a run configuration. Raises MetaVoxelError naming the file and key at fault."""
     data = read_yaml(path)
+    if isinstance(data, dict) and "variables" in data and "schema" not in data:
+        raise MetaVoxelError(
+            f"{path}: this is a schema, not a run configuration. Put it under a key, schema."
+        )
     try:
         config = RunConfig.model_validate({} if data is None else data)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -57,15 +58,15 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     """
     shape = (len(cohort.records), image.channels, *image.shape)
     key = [str(image), *_files(cohort, name)]
-    if not _is_current(path, key):
-        with atomic_array(path, shape, np.uint8) as out:
-            for i, record in enumerate(cohort.records):
-                if name in record.values:
-                    scan = read_scan(Path(str(record.values[name])), image)
-                    out[i] = np.round(scan.array * 255).astype(np.uint8)
-                progress(i + 1, len(cohort.records))
-        _mark_current(path, key)
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+    def fill(out: np.memmap) -> None:
+        for i, record in enumerate(cohort.records):
+            if name in record.values:
+                scan = read_scan(Path(str(record.values[name])), image)
+                out[i] = np.round(scan.array * 255).astype(np.uint8)
+            progress(i + 1, len(cohort.records))
+
+    return _cached(path, key, shape, np.uint8, fill)
 
 
 def scalings(schema: Schema, cohort: Cohort) -> dict[str, LinearScaling]:
@@ -100,22 +101,21 @@ def encode_cohort(
     for v in model.schema.scalars:
         scalars[v] = _encode_scalar(model, cohort, v, observed[v])
     for v, image in model.schema.images.items():
+
+        def fill(out: np.memmap, v: str = v, image: Image = image) -> None:
+            latents = _latents(model, v, image, volumes[v], copies, augmentation, seed)
+            for i, (copy, rows, z) in enumerate(latents):
+                out[copy, rows] = z.cpu().numpy()
+                progress(i + 1, copies * -(-len(volumes[v]) // _CHUNK))
+
         key = [
             _fingerprint(model.autoencoders[v]),
             augmentation.model_dump_json(),
             f"{seed} {copies}",
             *_files(cohort, v),
         ]
-        path = cache / f"latents-{v}.npy"
-        if not _is_current(path, key):
-            shape = (copies, len(cohort.records), *model.process.shapes[v])
-            with atomic_array(path, shape, np.float32) as out:
-                latents = _latents(model, v, image, volumes[v], copies, augmentation, seed)
-                for i, (copy, rows, z) in enumerate(latents):
-                    out[copy, rows] = z.cpu().numpy()
-                    progress(i + 1, copies * -(-len(volumes[v]) // _CHUNK))
-            _mark_current(path, key)
-        images[v] = torch.from_numpy(np.load(path, mmap_mode="c"))
+        shape = (copies, len(cohort.records), *model.process.shapes[v])
+        images[v] = _cached(cache / f"latents-{v}.npy", key, shape, np.float32, fill)
     return Examples(images, scalars, observed)
 
 
@@ -167,15 +167,20 @@ def _fingerprint(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _is_current(path: Path, key: list[str]) -> bool:
-    mark = path.with_suffix(".json")
-    return path.is_file() and mark.is_file() and mark.read_text() == json.dumps(_digest(key))
-
-
-def _mark_current(path: Path, key: list[str]) -> None:
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(_digest(key)))
-
-
-def _digest(key: list[str]) -> str:
-    return hashlib.sha256("\n".join(key).encode()).hexdigest()
+def _cached(
+    path: Path,
+    key: list[str],
+    shape: tuple[int, ...],
+    dtype: type[np.generic],
+    fill: Callable[[np.memmap], None],
+) -> Tensor:
+    """The array at `path`, mapped from disk; made anew by `fill` if it is another or damaged."""
+    mark, digest = path.with_suffix(".json"), hashlib.sha256("\n".join(key).encode()).hexdigest()
+    if mark.is_file() and mark.read_text() == json.dumps(digest):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            return torch.from_numpy(np.load(path, mmap_mode="c"))
+    with atomic_array(path, shape, dtype) as out:
+        fill(out)
+    with atomic_write(mark) as temporary:
+        temporary.write_text(json.dumps(digest))
+    return torch.from_numpy(np.load(path, mmap_mode="c"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bars
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from metavoxel.data.bids import Cohort, check_trainable, read_cohort
 from metavoxel.data.infer import infer_schema
@@ -245,14 +247,14 @@ def _autoencoder_stage(
                     AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore
                     TrainingProgress(console, settings.steps, lambda m: int(m.step)),  # type: ignore
                 ],
-                resume=_existing(folder / "last.ckpt"),
+                resume=_checkpoint(folder / "last.ckpt"),
                 logger=_logger(folder),
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
         with atomic_write(done) as temporary:
             save_weights(model.autoencoders, temporary)
-    model.autoencoders.load_state_dict(load_file(done))
+    _reload(model.autoencoders, done)
     model.autoencoders.eval().requires_grad_(False)
 
 
@@ -330,7 +332,7 @@ def _joint_stage(
     model.to(device)  # Lightning leaves the denoiser on the CPU
     best = folder / "best.safetensors"
     if best.exists():
-        model.denoiser.load_state_dict(load_file(best))
+        _reload(model.denoiser, best)
     model.eval()
 
 
@@ -355,15 +357,36 @@ def _fit(
         gradient_clip_val=settings.gradient_clip,
         log_every_n_steps=min(20, settings.validate_every),
     )
-    trainer.fit(module, ckpt_path=_existing(folder / "last.ckpt"), weights_only=False)
+    trainer.fit(module, ckpt_path=_checkpoint(folder / "last.ckpt"), weights_only=False)
 
 
 def _logger(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder.parent, name=folder.name, version="logs")
 
 
-def _existing(path: Path) -> str | None:
-    return str(path) if path.exists() else None
+def _checkpoint(path: Path) -> str | None:
+    """The checkpoint to go on from, if there is one. Raises MetaVoxelError if it is damaged."""
+    if not path.exists():
+        return None
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, "it is incomplete")
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise _damaged(path, f"{part} has changed")
+    return str(path)
+
+
+def _reload(module: nn.Module, weights: Path) -> None:
+    try:
+        module.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _damaged(weights, str(error).splitlines()[0]) from None
+
+
+def _damaged(path: Path, reason: str) -> MetaVoxelError:
+    return MetaVoxelError(
+        f"{path} cannot be read ({reason}). Restore it, or remove the run's folder and start anew."
+    )
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+"""One model, any subset: every scalar from nothing, the other scalars, the image, all of them.
+
+    python benchmarks/subsets.py MODEL BIDS
+
+On the model's test subjects, in one evaluation. Beside each question about scalars stands a linear
+model of its own, fitted to the training subjects: ridge or logistic regression on the other
+scalars, their gaps filled with the mean and marked. The last two columns show the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from metavoxel.data.bids import read_cohort
+from metavoxel.data.splits import read_split
+from metavoxel.evaluation.baselines import kernel_ridge, logistic, majority, population_mean
+from metavoxel.evaluation.report import Table, as_table
+from metavoxel.evaluation.scores import over_subjects
+from metavoxel.inference.ask import ask_encoded
+from metavoxel.model import MetaVoxel, load_model
+from metavoxel.schema import Schema
+
+COLUMNS = (
+    "mean / majority",
+    "model, given nothing",
+    "linear on the other scalars",
+    "model, given the other scalars",
+    "model, given the image",
+    "model, given all else",
+)
+
+
+def main(folder: Path, bids: Path) -> None:
+    model = load_model(folder)
+    cohort, split = read_cohort(bids, model.schema), read_split(folder / "split.json")
+    test = as_table(model.schema, cohort.only(split.test))
+    training = as_table(model.schema, cohort.only([*split.train, *split.validation]))
+    images = {v: torch.from_numpy(x) for v, x in test.images.items()}
+    parts = [model.encode({v: x[i : i + 1] for v, x in images.items()}) for i in range(len(test))]
+    latents = {v: torch.cat([part[v] for part in parts]) for v in images}
+    print(f"| variable (n) | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    for v in model.schema.scalars:
+        known = ~np.isnan(test.scalars[v])
+        others = [other for other in model.schema.scalars if other != v]
+        answers = [
+            simple(model.schema, v, training, len(test)),
+            asked(model, v, {}, {}, len(test)),
+            linear(model.schema, v, others, training, test),
+            asked(model, v, {}, {o: test.scalars[o] for o in others}, len(test)),
+            asked(model, v, latents, {}, len(test)),
+            asked(model, v, latents, {o: test.scalars[o] for o in others}, len(test)),
+        ]
+        truth, cells = test.scalars[v][known], []
+        for answer in answers:
+            error = np.abs(answer[known] - truth)
+            hits = error if v in model.schema.continuous else (error == 0) * 1.0
+            cells.append(str(over_subjects(hits)))
+        print(f"| {v} ({known.sum()}) | {' | '.join(cells)} |", flush=True)
+
+
+def asked(
+    model: MetaVoxel,
+    variable: str,
+    latents: dict[str, torch.Tensor],
+    scalars: dict[str, np.ndarray],
+    n: int,
+) -> np.ndarray:
+    """The one-evaluation answers (n,). A record is asked with what is known of it."""
+    gaps = np.array([np.isnan(x) for x in scalars.values()]).T.reshape(n, -1)
+    out = np.empty(n)
+    for pattern in np.unique(gaps, axis=0):
+        rows = torch.from_numpy((gaps == pattern).all(1).nonzero()[0])
+        known = [v for v, missing in zip(scalars, pattern, strict=True) if not missing]
+        z0 = {v: x[rows] for v, x in latents.items()}
+        z0 |= model.encode({v: torch.from_numpy(scalars[v])[rows] for v in known})
+        point = ask_encoded(model, [variable], z0, len(rows), 0, 0).point[variable]
+        out[rows] = point if variable in model.schema.continuous else point.argmax(-1)
+    return out
+
+
+def simple(schema: Schema, variable: str, training: Table, n: int) -> np.ndarray:
+    values = training.scalars[variable]
+    values = values[~np.isnan(values)]
+    return (population_mean if variable in schema.continuous else majority)(values, n)
+
+
+def linear(
+    schema: Schema, variable: str, others: list[str], training: Table, test: Table
+) -> np.ndarray:
+    """Ridge or logistic regression on the other scalars."""
+    known = ~np.isnan(training.scalars[variable])
+    x, x_test = (np.stack([t.scalars[o] for o in others], 1) for t in (training, test))
+    features = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()).fit(x[known])
+    fit = kernel_ridge if variable in schema.continuous else logistic
+    values = training.scalars[variable][known]
+    return fit(features.transform(x[known]), values, features.transform(x_test))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("bids", type=Path)
+    arguments = parser.parse_args()
+    main(arguments.model, arguments.bids)
