@@ -50,7 +50,7 @@ def schema(
     """Infer the schema of a BIDS folder and print it as YAML, to edit."""
     from metavoxel.data.infer import infer_schema
 
-    sys.stdout.write(infer_schema(bids, resolution).to_yaml())
+    sys.stdout.write(infer_schema(bids, resolution, _warn).to_yaml())
 
 
 @app.command()
@@ -253,6 +253,10 @@ def demo(
     from metavoxel.demo import run_demo
 
     run_demo(out, errors)
+
+
+def _warn(text: str) -> None:
+    errors.print(f"[yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _given(**settings: Any) -> dict[str, Any]:

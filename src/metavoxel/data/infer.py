@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,16 @@ _LOOKED_AT = 20  # scans of each suffix whose headers decide the grid
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")  # as schema.Name
 
 
-def infer_schema(root: Path, resolution: float | None = None) -> Schema:
+def infer_schema(
+    root: Path, resolution: float | None = None, warn: Callable[[str], None] = lambda _: None
+) -> Schema:
     """The variables of a BIDS folder: one image per suffix, one scalar per column.
 
     Kinds come from participants.json (Levels: categorical, Units: continuous) or else from the
     values. One grid covers the first scans of every suffix, at their finest spacing or at
-    `resolution` millimetres. Left out, because nothing can be learnt from them: columns that are
-    empty or the same for everyone, and free text. Raises MetaVoxelError.
+    `resolution` millimetres. Left out are columns of which nothing can be learnt (empty, the same
+    for everyone, free text) or whose name is no variable's; `warn` is told of each, in a sentence.
+    Raises MetaVoxelError.
     """
     root = Path(root)
     if resolution is not None and not 0 < resolution < math.inf:
@@ -42,17 +45,24 @@ def infer_schema(root: Path, resolution: float | None = None) -> Schema:
         files.setdefault(file.suffix, []).append(file)
     if not files:
         raise MetaVoxelError(f"{root}: there is no image under sub-*/. Give a BIDS dataset.")
-    scalars = {c: _scalar(table, c) for c in table.columns if c != "participant_id"}
     images = _images(root, files, resolution)
-    if len(images) == 1 and "image" not in scalars:
+    if len(images) == 1 and "image" not in table.columns:
         images = {"image": next(iter(images.values()))}
-    for column, kind in scalars.items():
-        if kind is not None and (column in images or not _NAME.match(column)):
-            raise MetaVoxelError(
-                f'{table.path}, row 1: column "{column}" cannot name a variable. Rename it with '
-                "letters, digits and _, and unlike any image's suffix."
+    scalars = {}
+    for column in table.columns:
+        if column == "participant_id":
+            continue
+        kind, where = _scalar(table, column), f'{table.path}, row 1: column "{column}"'
+        if kind is None:
+            warn(f"{where} is left out: it is empty, the same for everyone, or free text.")
+        elif column in images or not _NAME.match(column):
+            warn(
+                f"{where} is left out: it cannot name a variable. Rename it with letters, digits "
+                "and _, and unlike any image's suffix."
             )
-    return Schema(variables={**images, **{c: k for c, k in scalars.items() if k is not None}})
+        else:
+            scalars[column] = kind
+    return Schema(variables={**images, **scalars})
 
 
 def _images(

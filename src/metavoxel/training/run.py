@@ -84,13 +84,17 @@ def train(
     """
     console = console or Console(stderr=True)
     folders = Folders(Path(out))
-    schema = config.variables or infer_schema(bids, config.resolution)
+
+    def warn(text: str) -> None:
+        console.print(f"[yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+    schema = config.variables or infer_schema(bids, config.resolution, warn)
     config = config.model_copy(update={"variables": schema})
     _check_run(folders, config, autoencoder, resume)
     cohort = read_cohort(bids, schema)
     split = _split(folders, config, cohort)
     for warning in (*cohort.warnings, *_overlap(autoencoder, split)):
-        console.print(f"[yellow]Warning:[/] {escape(warning)}")
+        warn(warning)
     parts = _parts(cohort, split, config)
     check_trainable(parts["train"])
     if config.training.threads:
