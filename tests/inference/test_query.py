@@ -31,6 +31,7 @@ def schema() -> Schema:
         ("image|age=80,sex=F", ("image",), {"age": "80", "sex": "F"}),
         ('age | image="a, b=c.nii.gz", sex=M', ("age",), {"image": "a, b=c.nii.gz", "sex": "M"}),
         ("age | image=/data/a b/scan.nii.gz", ("age",), {"image": "/data/a b/scan.nii.gz"}),
+        ("age | stage='T4, N1', height=5'", ("age",), {"stage": "T4, N1", "height": "5'"}),
         ("  age |  ", ("age",), {}),
     ],
 )
@@ -48,6 +49,7 @@ def test_reads(text: str, asked: tuple[str, ...], given: dict[str, str]) -> None
         ("age=3 | sex=F", "left of the bar"),
         ("age | sex", "not name=value"),
         ("age | sex=", "not name=value"),
+        ("age | sex=''", "not name=value"),
         ("age | sex=F, sex=M", "given twice"),
     ],
 )

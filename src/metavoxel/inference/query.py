@@ -11,7 +11,7 @@ from metavoxel.schema import Categorical, Continuous, Image, Schema
 
 _HINT = 'Write what is asked, a bar, and what is known, as in "age, sex | image=scan.nii.gz".'
 # A value may be quoted, so that a file name can hold commas.
-_GIVEN = re.compile(r"""\s*([^=,|]*?)\s*=\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""")
+_GIVEN = re.compile(r"""\s*([^=,|]*?)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""")
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def _givens(right: str, text: str) -> Iterable[tuple[str, str]]:
     position, seen = 0, set()
     while position < len(right):
         match = _GIVEN.match(right, position)
-        if match is None or not match[1] or not match[2]:
+        value = match and (match[2] or match[3] or match[4])
+        if match is None or not match[1] or not value:
             part = right[position:].strip()
             raise MetaVoxelError(f'In the question "{text}", "{part}" is not name=value. {_HINT}')
         if match[1] in seen:
             raise MetaVoxelError(f"{match[1]} is given twice. Give it once.")
         seen.add(match[1])
-        yield match[1], match[2].strip("\"'")
+        yield match[1], value
         position = match.end()
 
 
