@@ -71,6 +71,26 @@ def test_a_column_may_stand_in_the_sessions_alone(tmp_path: Path) -> None:
     assert read_cohort(root, SCHEMA).records[0].values["age"] == 41
 
 
+def test_a_visit_without_a_scan_is_a_record_of_its_own(tmp_path: Path) -> None:
+    sessions = {
+        "sub-01/sub-01_sessions.tsv": "session_id\tage\nses-1\t41\nses-2\t43\nses-3\tn/a\n",
+        "sub-02/sub-02_sessions.tsv": "session_id\tage\nses-1\t51\n",
+    }
+    root = write_bids(
+        tmp_path, [HEADER, "sub-01 40", "sub-02 50"], ["sub-01_ses-1_T1w"], texts=sessions
+    )
+    cohort = read_cohort(root, SCHEMA)
+    assert {r.id: r.values["age"] for r in cohort.records} == {
+        "sub-01_ses-1": 41,
+        "sub-01_ses-2": 43,
+        "sub-02_ses-1": 51,
+    }
+    assert [r.id for r in cohort.records if "image" in r.values] == ["sub-01_ses-1"]
+    assert any(
+        "2 visits of sessions.tsv have no scan (such as sub-01_ses-2)" in w for w in cohort.warnings
+    )
+
+
 def test_a_derivative_takes_the_tables_of_its_dataset(tmp_path: Path) -> None:
     sessions = {"sub-01/sub-01_sessions.tsv": "session_id\tage\nses-1\t41\n"}
     write_bids(tmp_path, [HEADER, "sub-01 40", "sub-02 50"], [], texts=sessions)

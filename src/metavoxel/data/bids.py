@@ -15,6 +15,7 @@ from metavoxel.data.tables import MISSING, Row, Table, at_least, parse_cell, rea
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image, Schema
 
+Visit = tuple[str, str | None]  # subject and session
 EXTENSIONS = (".nii.gz", ".nii", ".png")
 _DERIVED = ("space", "desc", "res", "label")  # entities that raw files never carry
 
@@ -55,7 +56,7 @@ def read_cohort(root: Path, schema: Schema) -> Cohort:
     files = list(scan_files(root))
     table = read_table(participants_file(root))
     rows, warnings = _rows(table, schema)
-    visits: dict[tuple[str, str | None], dict[str, float | str | Path]] = {}
+    visits: dict[Visit, dict[str, float | str | Path]] = {}
     for v, image in schema.images.items():
         chosen, notes = _choose(files, image, v, root)
         warnings += notes
@@ -74,15 +75,19 @@ def read_cohort(root: Path, schema: Schema) -> Cohort:
         warnings.append(f"{len(alone)} participants have no scan (such as {alone[0]}).")
     if unlisted:
         warnings.append(f"{len(unlisted)} scanned subjects have no row (such as {unlisted[0]}).")
-    for subject in alone:
-        visits[(subject, None)] = {}
-    places = (root, table.path.parent)
-    records, cut = [], []
-    for (subject, session), values in visits.items():
-        own, row = _session(places, schema, subject, session)
-        cut += [row] if row else []
-        records.append(Record(subject, session, {**rows.get(subject, {}), **own, **values}))
-    warnings += _cut_off("sessions.tsv", cut, schema)
+    told, notes = _sessions((root, table.path.parent), {*rows, *scanned}, schema)
+    warnings += notes
+    unseen = [visit for visit in told if told[visit] and visit not in visits]
+    if unseen:
+        first = Record(*unseen[0], {}).id
+        warnings.append(f"{len(unseen)} visits of sessions.tsv have no scan (such as {first}).")
+    visits |= {visit: {} for visit in unseen}
+    visited = {subject for subject, _ in visits}
+    visits |= {(subject, None): {} for subject in rows if subject not in visited}
+    records = [
+        Record(visit[0], visit[1], {**rows.get(visit[0], {}), **told.get(visit, {}), **values})
+        for visit, values in visits.items()
+    ]
     ordered = sorted(records, key=lambda r: (r.subject, r.session or ""))
     return Cohort(root, schema, tuple(ordered), tuple(warnings))
 
@@ -143,7 +148,7 @@ def _choose(
         matching = raw or matching
     if not matching:
         raise _no_image(files, image, name, root)
-    by_visit: dict[tuple[str, str | None], list[ScanFile]] = {}
+    by_visit: dict[Visit, list[ScanFile]] = {}
     for f in matching:
         by_visit.setdefault((f.subject, f.session), []).append(f)
     chosen, repeated = [], 0
@@ -248,20 +253,24 @@ def _session_columns(dataset: Path) -> set[str]:
     return {column for path in paths for column in read_table(path, "session_id").columns}
 
 
-def _session(
-    places: Iterable[Path], schema: Schema, subject: str, session: str | None
-) -> tuple[dict[str, float | str | Path], Row | None]:
-    """What sub-XX_sessions.tsv says of one visit, and its row; it overrides the participant's.
+def _sessions(
+    places: Sequence[Path], subjects: Collection[str], schema: Schema
+) -> tuple[dict[Visit, dict[str, float | str | Path]], list[str]]:
+    """What sub-XX_sessions.tsv says of each visit, which overrides the participant's row; warnings.
 
     `places` are the datasets to look in: the derivative first, then the one with the participants.
     """
-    paths = [place / subject / f"{subject}_sessions.tsv" for place in places]
-    path = next((p for p in paths if p.is_file()), None)
-    if session is None or path is None:
-        return {}, None
-    table = read_table(path, key="session_id")
-    for row in table.rows:
-        label = row.cells["session_id"]
-        if session == (label if label.startswith("ses-") else f"ses-{label}"):
-            return _values(table, row, schema), row
-    return {}, None
+    told: dict[Visit, dict[str, float | str | Path]] = {}
+    read: list[Row] = []
+    for subject in sorted(subjects):
+        paths = [place / subject / f"{subject}_sessions.tsv" for place in places]
+        path = next((p for p in paths if p.is_file()), None)
+        if path is None:
+            continue
+        table = read_table(path, key="session_id")
+        for row in table.rows:
+            label = row.cells["session_id"]
+            visit = (subject, label if label.startswith("ses-") else f"ses-{label}")
+            told[visit] = _values(table, row, schema)
+        read += table.rows
+    return told, _cut_off("sessions.tsv", read, schema)
