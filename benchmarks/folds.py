@@ -21,26 +21,33 @@ from metavoxel.evaluation.scores import over_subjects
 
 
 def main(reports: list[Path]) -> None:
-    hits: dict[tuple[str, str], list[float]] = defaultdict(list)
-    seen: set[tuple[str, str]] = set()
+    pooled: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for report in reports:
-        scores = json.loads((report / "report.json").read_text())["scores"]
-        with (report / "answers.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                variable, record, truth = row.pop("variable"), row.pop("record"), row.pop("truth")
-                if (variable, record) in seen:
-                    raise MetaVoxelError(f"{report}: {record} is in another report, too.")
-                seen.add((variable, record))
-                number = "mae" in scores[variable][next(iter(row))]
-                for system, answer in row.items():
-                    hit = abs(float(answer) - float(truth)) if number else float(answer == truth)
-                    hits[variable, system].append(hit)
-    systems = list(dict.fromkeys(system for _, system in hits))
+        for key, hits in read_hits(report).items():
+            twice = pooled[key].keys() & hits
+            if twice:
+                raise MetaVoxelError(f"{report}: {min(twice)} is in another report, too.")
+            pooled[key] |= hits
+    systems = list(dict.fromkeys(system for _, system in pooled))
     print(f"{len(reports)} folds. Mean absolute error or accuracy, 95 % intervals over records.\n")
     print(f"| variable | {' | '.join(systems)} |\n|---|{'---|' * len(systems)}")
-    for variable in dict.fromkeys(v for v, _ in hits):
-        each = [over_subjects(np.array(hits[variable, system])) for system in systems]
+    for variable in dict.fromkeys(v for v, _ in pooled):
+        each = [over_subjects(np.array([*pooled[variable, s].values()])) for s in systems]
         print(f"| {variable} (n = {each[0].n}) | {' | '.join(map(str, each))} |")
+
+
+def read_hits(report: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """By variable and system, then by record: the absolute error, or 1 for the right label."""
+    scores = json.loads((report / "report.json").read_text())["scores"]
+    hits: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    with (report / "answers.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            variable, record, truth = row.pop("variable"), row.pop("record"), row.pop("truth")
+            number = "mae" in scores[variable][next(iter(row))]
+            for system, answer in row.items():
+                hit = abs(float(answer) - float(truth)) if number else float(answer == truth)
+                hits[variable, system][record] = hit
+    return hits
 
 
 if __name__ == "__main__":
