@@ -14,7 +14,7 @@ def test_before_training_they_say_nothing() -> None:
     parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
-    terms = parts.scalars(images, ["age", "sex"])
+    terms = parts.scalars(images, z, emb, ["age", "sex"])
     assert {v: x.shape for v, x in terms.items()} == {"age": (3, 2), "sex": (3, 2)}
     assert not any(bool(x.any()) for x in terms.values())
     fields = parts.fields(images, z, emb)
@@ -55,7 +55,7 @@ def test_a_neighbourhood_is_linear_in_the_image_and_reaches_the_neighbours_alone
     assert torch.equal(part(spot, emb) != 0, near)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", [(), *GRIDS])
 def test_an_effect_is_linear_in_the_scalars_and_has_its_places(grid: tuple[int, ...]) -> None:
     part = Effect(2, 3, grid, 8)
     a, b = torch.randn(2, 5, 2)

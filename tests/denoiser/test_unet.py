@@ -75,7 +75,7 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     z |= {"sex": torch.rand(3, 2), "grade": torch.rand(3, 3)}
     t = {v: torch.tensor([0, 10, 1000]) for v in z}
     got, unet = both(z, t), alone(z, t)
-    terms = both.linear.scalars(z["flair"], z)
+    terms = both.linear.scalars(z["flair"], z, both.time(t), z)
     terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
     assert set(terms) == set(z)
     for v, term in terms.items():

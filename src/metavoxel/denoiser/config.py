@@ -32,8 +32,9 @@ class DenoiserConfig(Strict):
     scalar_head_channels: int = Field(default=64, ge=1, description="width inside a scalar's head")
     linear_parts: bool = Field(
         default=True,
-        description="whether linear maps stand beside the U-Net, from images to scalars, between "
-        "neighbours in an image, and from scalars to images, or the U-Net alone (the paper)",
+        description="whether linear maps stand beside the U-Net, from images and from scalars to "
+        "scalars, between neighbours in an image, and from scalars to images, or the U-Net alone "
+        "(the paper)",
     )
     dropout: float = Field(
         default=0.0,

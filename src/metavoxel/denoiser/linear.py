@@ -1,4 +1,4 @@
-"""What is linear in the record, beside the U-Net: three maps, all 0 before training.
+"""What is linear in the record, beside the U-Net: four maps, all 0 before training.
 
 Convolutions and pooling have to learn where in the brain a feature lies, which takes far more scans
 than a small cohort has, and normalisations hide how large it is; there, linear models are the ones
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class LinearParts(nn.Module):
-    """Images to scalars, images to images, scalars to images.
+    """Images and scalars to scalars, images and scalars to images.
 
     `shown` and `out` are the channels of what is shown of the images and of their prediction;
     `scalars` maps a scalar to (width of what is shown of it, width of its prediction); `embedding`
@@ -33,22 +33,35 @@ class LinearParts(nn.Module):
         embedding: int,
     ) -> None:
         super().__init__()
-        elements = shown * math.prod(grid)
+        elements, states = shown * math.prod(grid), sum(state for state, _ in scalars.values())
         self.read_outs = nn.ModuleDict(
             {v: ReadOut(elements, width) for v, (_, width) in scalars.items()}
         )
+        self.regressions = nn.ModuleDict(
+            {v: Effect(states, width, (), embedding) for v, (_, width) in scalars.items()}
+        )
         self.neighbourhood = Neighbourhood(len(grid), shown, out, embedding)
-        self.effect = Effect(sum(width for width, _ in scalars.values()), out, grid, embedding)
+        self.effect = Effect(states, out, grid, embedding)
 
-    def scalars(self, images: Tensor, asked: Collection[str]) -> dict[str, Tensor]:
-        """Images as shown (B, shown, *grid) -> a term (B, k) of each scalar that is asked."""
-        return {v: read(images) for v, read in self.read_outs.items() if v in asked}
+    def scalars(
+        self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor, asked: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Images (B, shown, *grid) and, in z, scalars as shown, times (B, embedding) -> a term
+        (B, k) of each scalar that is asked."""
+        scalars = self._joined(images, z)
+        return {
+            v: read(images) + self.regressions[v](scalars, emb)
+            for v, read in self.read_outs.items()
+            if v in asked
+        }
 
     def fields(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
-        """Images and, in z, scalars as shown, times (B, embedding) -> a term (B, out, *grid)."""
+        """The same -> a term (B, out, *grid) of the images."""
+        return self.neighbourhood(images, emb) + self.effect(self._joined(images, z), emb)
+
+    def _joined(self, images: Tensor, z: Mapping[str, Tensor]) -> Tensor:
         none = images.new_zeros(len(images), 0)
-        scalars = torch.cat([none, *(z[v] for v in self.read_outs)], dim=1)
-        return self.neighbourhood(images, emb) + self.effect(scalars, emb)
+        return torch.cat([none, *(z[v] for v in self.read_outs)], dim=1)
 
 
 class ReadOut(nn.Module):
@@ -84,11 +97,11 @@ class Neighbourhood(nn.Module):
 
 
 class Effect(nn.Module):
-    """A linear function of the scalars for every element of the images.
+    """A linear function of the scalars, for a scalar or for every element of the images.
 
     An effect of age on the brain has its places, and where nothing of the image is shown yet, a
-    convolution does not know where it is. How much of the effect the image does not already show is
-    a matter of the times.
+    convolution does not know where it is. How much of the effect the rest of the record does not
+    already show is a matter of the times.
     """
 
     RATE = 4  # so that effects of size 1 are in reach of a few hundred of Adam's steps
@@ -99,6 +112,6 @@ class Effect(nn.Module):
         self.gain = nn.Linear(embedding, scalars)
 
     def forward(self, scalars: Tensor, emb: Tensor) -> Tensor:
-        """Scalars (B, k), times (B, embedding) -> (B, out, *grid)."""
+        """Scalars (B, k), times (B, embedding) -> (B, out, *grid), of a scalar (B, out)."""
         gain = self.RATE * (1 + self.gain(F.silu(emb)))
         return torch.tensordot(scalars * gain, self.weight.to(scalars.dtype), dims=1)

@@ -96,7 +96,7 @@ class JointUNet(nn.Module):
         pooled = self.dropout(bottleneck)
         predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
         if self.linear is not None:
-            for v, term in self.linear.scalars(images, asked).items():
+            for v, term in self.linear.scalars(images, z, emb, asked).items():
                 predictions[v] = predictions[v] + term
         if any(v in asked for v in self.layout.fields):
             output = self._decode(bottleneck, skips, emb, context)
