@@ -22,6 +22,20 @@ def test_before_training_they_say_nothing() -> None:
     assert not fields.any()
 
 
+def test_a_scalar_s_term_adds_what_images_and_other_scalars_say_of_it() -> None:
+    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+    images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
+    z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
+    other = {"age": z["age"], "sex": torch.rand(3, 2)}
+    torch.nn.init.normal_(parts.regressions["age"].weight)
+    terms, changed = (parts.scalars(images, x, emb, ["age", "sex"]) for x in (z, other))
+    assert not torch.allclose(terms["age"], changed["age"])
+    assert not terms["sex"].any()
+    torch.nn.init.normal_(parts.read_outs["age"].weight)
+    both = parts.scalars(images, z, emb, ["age"])["age"]
+    torch.testing.assert_close(both - terms["age"], parts.read_outs["age"](images))
+
+
 def test_without_scalars_there_is_the_neighbourhood_alone() -> None:
     parts = LinearParts(4, 2, (6, 4), {}, 8)
     torch.nn.init.normal_(parts.neighbourhood.out.weight)
