@@ -19,6 +19,7 @@ from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.inference.ask import ask
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import read_config
+from metavoxel.training.precision import computes_in_bf16
 
 REPETITIONS = 5
 CONFIG = Path(__file__).parents[1] / "configs" / "ixi-cpu.yaml"
@@ -31,7 +32,8 @@ def main() -> None:
     scalings = {v: LinearScaling(*(kind.range or (0, 1))) for v, kind in schema.continuous.items()}
     torch.manual_seed(0)
     model = MetaVoxel(schema, config.model, scalings)
-    print(f"{CONFIG.name}, {torch.get_num_threads()} threads")
+    native = "in hardware" if computes_in_bf16(torch.device("cpu")) else "emulated"
+    print(f"{CONFIG.name}, {torch.get_num_threads()} threads, bfloat16 {native}")
     compare("a training step", training_steps(model, config.training.joint.batch_size))
     compare("all scalars given the image", answers(model.eval()))
 

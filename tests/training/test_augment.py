@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from metavoxel.errors import MetaVoxelError
+from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import (
     NO_AUGMENTATION,
     Augmentation,
@@ -15,6 +17,7 @@ from metavoxel.training.augment import (
     rigid_motion,
     rotations,
 )
+from metavoxel.training.config import TrainingConfig
 
 
 def blob(grid: tuple[int, ...], spacing: tuple[float, ...], centre: tuple[float, ...]) -> Tensor:
@@ -85,3 +88,12 @@ def test_half_a_voxel_keeps_detail_that_linear_interpolation_would_lose():
     out = rigid_motion(wave, (1.0, 1.0), torch.eye(2)[None], torch.tensor([[0.5, 0.0]]))
     inner = out[0, 0, 8:56, 4]
     assert inner.std() / wave[0, 0, 8:56, 4].std() > 0.85
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "joint"])
+def test_an_axis_that_a_picture_lacks_cannot_be_flipped(stage: str):
+    picture = Schema(variables={"image": Image(shape=(32, 32), spacing=(1, 1))})
+    settings = TrainingConfig.model_validate({stage: {"augmentation": {"flip_axis": 2}}})
+    with pytest.raises(MetaVoxelError, match=rf"training.{stage}.*flip_axis is 2, but image is 2D"):
+        settings.check(picture)
+    settings.check(Schema(variables={"image": Image(shape=(32,) * 3, spacing=(1,) * 3)}))

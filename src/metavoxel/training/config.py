@@ -81,8 +81,10 @@ class TrainingConfig(Strict):
     """Both stages."""
 
     seed: int = Field(default=0, ge=0, description="seed of everything random in training")
-    precision: Literal["32", "bf16"] = Field(
-        default="32", description="bf16 runs the network under autocast; the loss stays in float32"
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto",
+        description="bf16 runs the network under autocast, the loss stays in float32; "
+        "auto: bf16 where the machine has instructions for it",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all by default")
     split: SplitConfig = Field(default_factory=FractionSplit)
@@ -92,6 +94,17 @@ class TrainingConfig(Strict):
     )
     autoencoder: AutoencoderTraining = Field(default_factory=AutoencoderTraining)
     joint: JointTraining = Field(default_factory=JointTraining)
+
+    def check(self, schema: Schema) -> None:
+        """Raises MetaVoxelError if an image lacks the axis that augmentation flips."""
+        for stage, settings in {"autoencoder": self.autoencoder, "joint": self.joint}.items():
+            axis = settings.augmentation.flip_axis
+            for v, image in schema.images.items():
+                if axis is not None and axis >= image.spatial_dims:
+                    raise MetaVoxelError(
+                        f"training.{stage}.augmentation.flip_axis is {axis}, but {v} is "
+                        f"{image.spatial_dims}D: name an axis below {image.spatial_dims}."
+                    )
 
 
 class RunConfig(Strict):

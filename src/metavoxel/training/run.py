@@ -35,6 +35,7 @@ from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averagi
 from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
 from metavoxel.training.joint import JointModule
+from metavoxel.training.precision import resolve_precision
 from metavoxel.training.progress import TrainingProgress
 from metavoxel.training.statistics import fit_statistics
 
@@ -89,6 +90,7 @@ def train(
         console.print(f"[yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     schema = config.variables or infer_schema(bids, config.resolution, warn)
+    config.training.check(schema)
     config = config.model_copy(update={"variables": schema})
     _check_run(folders, config, autoencoder, resume)
     cohort = read_cohort(bids, schema)
@@ -103,6 +105,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
     _open_run(folders, config, autoencoder, cohort, split)
+    config = resolve_precision(config, device)  # a run may be resumed on another machine
     volumes = _volumes(folders, parts, schema, console)
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
