@@ -104,8 +104,9 @@ def train(
     torch.manual_seed(config.training.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
+    settled = resolve_precision(config, model)
     _open_run(folders, config, autoencoder, cohort, split)
-    config = resolve_precision(config, device)  # a run may be resumed on another machine
+    config = settled  # the run keeps what was given: it may be resumed on another machine
     volumes = _volumes(folders, parts, schema, console)
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
