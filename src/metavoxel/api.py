@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.inpaint import inpaint
 from metavoxel.inference.query import Query, parse_query
 from metavoxel.model import MetaVoxel, load_model
-from metavoxel.schema import Image, Schema, explain
+from metavoxel.preprocess.preparation import Preparation
+from metavoxel.schema import Image, Schema, explain, read_yaml
 
 # RePaint's repetitions for inpainting. On held-out halves of the simulated cohort 2 come nearest to
 # what is there; many drive the filling apart.
@@ -46,6 +47,7 @@ class Model:
     """
 
     network: MetaVoxel
+    preparation: Preparation = field(default_factory=Preparation)
 
     @property
     def schema(self) -> Schema:
@@ -197,7 +199,9 @@ class Model:
     def _scan(self, name: str, value: Any) -> Scan:
         kind = self.schema.images[name]
         if isinstance(value, str | Path):
-            return read_scan(Path(value), kind)
+            scan = read_scan(Path(value), kind)
+            self.preparation.check(name, Path(value), scan)
+            return scan
         try:
             array = np.asarray(value, dtype=np.float32)
         except (TypeError, ValueError, RuntimeError):
@@ -269,10 +273,16 @@ class Model:
         return CategoricalAnswer(probabilities, np.array(labels)[samples.astype(int)])
 
 
-def load(folder: str | Path, device: str | None = None) -> Model:
-    """Load a model folder. Runs on the GPU if there is one, unless `device` says otherwise."""
+def load(folder: str | Path, device: str | None = None, any_preparation: bool = False) -> Model:
+    """Load a model folder. Runs on the GPU if there is one, unless `device` says otherwise.
+
+    A scan that was prepared otherwise than the training scans is refused, and one that looks unlike
+    them is warned of, unless `any_preparation` is set.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(load_model(folder).to(device))
+    network, told = load_model(folder).to(device), Path(folder) / "preprocessing.json"
+    known = told.is_file() and not any_preparation
+    return Model(network, Preparation.from_json(read_yaml(told)) if known else Preparation())
 
 
 def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> Tensor:

@@ -6,7 +6,8 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 console, errors = Console(), Console(stderr=True)
 
+Level = Literal["participant", "group"]
 ModelFolder = Annotated[Path, typer.Argument(help="model folder, as written by train")]
 Samples = Annotated[
     int | None,
@@ -38,6 +40,10 @@ Variable = Annotated[
 ]
 ModelGrid = Annotated[
     bool, typer.Option("--model-grid", help="write on the model's grid, not on the scan's own")
+]
+AnyPreparation = Annotated[
+    bool,
+    typer.Option("--any-preparation", help="ask about scans that were prepared otherwise, too"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 
@@ -82,6 +88,50 @@ def simulate(
 
 
 @app.command()
+def preprocess(
+    bids: Annotated[Path, typer.Argument(help="BIDS folder with raw scans")],
+    out: Annotated[Path, typer.Argument(help="folder of the derivative")],
+    level: Annotated[Level, typer.Argument(help="participant: scan by scan; group: the report")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    participant_label: Annotated[
+        list[str] | None, typer.Option(help="these only, such as 01 02 (all)")
+    ] = None,
+    session_label: Annotated[list[str] | None, typer.Option(help="these only (all)")] = None,
+    suffix: Annotated[str, typer.Option(help="BIDS suffix of the scans")] = "T1w",
+    resolution: Annotated[float, typer.Option(help="voxel size in mm")] = 2.0,
+    skull_strip: Annotated[
+        str, typer.Option(help="deepbet, hd-bet, synthstrip, mask or none")
+    ] = "deepbet",
+    masks: Annotated[
+        Path | None, typer.Option(help="derivative with brain masks, for --skull-strip mask")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="scans at once; 1.5 GB each at 2 mm")] = 1,
+    executor: Annotated[
+        str, typer.Option(help="local, or the address of a dask scheduler")
+    ] = "local",
+) -> None:
+    """Prepare raw scans as the paper does: N4, skull stripping, rigid registration to MNI152.
+
+    A BIDS App. What is done is skipped, what fails is listed with its reason and stops nothing
+    else; kill it and run it again at any time.
+    """
+    from metavoxel.preprocess.command import run_group, run_participants
+    from metavoxel.preprocess.recipe import read_recipe
+
+    if level == "group":
+        run_group(out, errors)
+        return
+    if more and not participant_label:
+        raise MetaVoxelError(f"{more[0]} is one argument too many; see metavoxel preprocess -h.")
+    recipe = read_recipe(resolution=resolution, skull_strip=skull_strip)
+    people = [*(participant_label or []), *(more or [])]
+    visits = session_label or []
+    run_participants(
+        bids, out, recipe, suffix, people, visits, masks, jobs, executor, errors
+    )
+
+
+@app.command()
 def train(
     bids: Annotated[Path, typer.Argument(help="BIDS folder, or a derivative of one")],
     out: Annotated[Path, typer.Option(help="model folder to write")],
@@ -109,6 +159,11 @@ def ask(
     out: Annotated[Path | None, typer.Option(help="folder for samples, as BIDS")] = None,
     seed: Seed = 0,
     steps: Steps = None,
+    preprocess: Annotated[
+        bool,
+        typer.Option("--preprocess", help="images are raw (NIfTI or DICOM): prepare them first"),
+    ] = False,
+    any_preparation: AnyPreparation = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for some variables given others; those not named are marginalised."""
@@ -117,7 +172,7 @@ def ask(
     from metavoxel.inference.query import parse_query
 
     asked = parse_query(question)
-    loaded = load(model)
+    loaded = load(model, any_preparation=any_preparation)
     if out is None and any(v in loaded.schema.images for v in asked.asked):
         raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
     if out is not None and samples == 0:
@@ -126,9 +181,15 @@ def ask(
         check_out(out)
     if out is not None and samples is None:  # where one evaluation would do, too
         samples = loaded.sampling.samples
-    answers = loaded.ask(question, samples=samples, seed=seed, **_given(steps=steps))
+    with TemporaryDirectory() as folder:
+        given = dict(asked.given)
+        if preprocess:
+            given |= _prepared(loaded, given, Path(folder))
+        names = ", ".join(asked.asked)
+        answers = loaded.ask(names, given, samples, seed, **_given(steps=steps))
+        if out is not None:
+            write_samples(answers, loaded.schema, given, out, question, seed)
     if out is not None:
-        write_samples(answers, loaded.schema, asked.given, out, question, seed)
         errors.print(f"Written to {escape(str(out))}")
     if as_json:
         console.print_json(json.dumps(answers.summary()))
@@ -148,12 +209,13 @@ def inpaint(
     seed: Seed = 0,
     steps: Steps = None,
     model_grid: ModelGrid = False,
+    any_preparation: AnyPreparation = False,
 ) -> None:
     """Fill the masked part of an image given the rest of it."""
     from metavoxel.api import load
     from metavoxel.data.synthetic import write_images
 
-    loaded = load(model)
+    loaded = load(model, any_preparation=any_preparation)
     known = _values(given)
     answer = loaded.inpaint(image, mask, known, samples, seed, variable, **_given(steps=steps))
     answer = answer if model_grid else answer.on_source()
@@ -171,12 +233,13 @@ def counterfactual(
     variable: Variable = None,
     steps: Steps = None,
     model_grid: ModelGrid = False,
+    any_preparation: AnyPreparation = False,
 ) -> None:
     """Show the same scan as it would be under other values."""
     from metavoxel.api import load
     from metavoxel.data.synthetic import write_images
 
-    loaded = load(model)
+    loaded = load(model, any_preparation=any_preparation)
     name = variable or next(iter(loaded.schema.images))
     record = {name: image, **_values(given)}
     answer = loaded.counterfactual(record, _values(set_), variable, **_given(steps=steps))
@@ -262,6 +325,18 @@ def _warn(text: str) -> None:
 def _given(**settings: Any) -> dict[str, Any]:
     """The settings that the user gave."""
     return {k: v for k, v in settings.items() if v is not None}
+
+
+def _prepared(loaded: Any, given: dict[str, Any], folder: Path) -> dict[str, Path]:
+    """Every raw image of a question, prepared as the model's training scans were."""
+    from metavoxel.preprocess.single import prepare_scan
+
+    recipe, out = loaded.preparation.recipe(), {}
+    for v, kind in loaded.schema.images.items():
+        if v in given:
+            errors.print(f"Preparing {escape(str(given[v]))}")
+            out[v] = prepare_scan(Path(str(given[v])), recipe, folder / v, kind.suffix)
+    return out
 
 
 def _values(text: str) -> dict[str, Any]:

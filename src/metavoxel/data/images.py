@@ -23,6 +23,7 @@ from metavoxel.schema import Image
 
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
 _TOUCHED = 0.1  # share of a voxel's neighbourhood that a mask must cover to count
+_VOLUME = Image(shape=(1, 1, 1), spacing=(1, 1, 1))
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -65,7 +66,7 @@ def read_scan(path: Path, variable: Image) -> Scan:
     voxels, source = _load(path, variable)
     _check_values(voxels, path)
     grid = model_grid(source, variable)
-    placed = np.stack([_resample(channel, source, grid) for channel in voxels])
+    placed = np.stack([resample(channel, source, grid) for channel in voxels])
     # Above rounding error only: interpolation leaves a shell of 1e-15 around a padded image.
     positive = placed[placed > 1e-6 * placed.max()]
     if not positive.size:
@@ -75,6 +76,18 @@ def read_scan(path: Path, variable: Image) -> Scan:
         )
     scaled = placed / np.percentile(positive, _BRIGHTEST)
     return Scan(scaled.clip(0, 1).astype(np.float32), grid, source)
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a 3D scan as it is: voxels (x, y, z) float32, canonical (RAS), and where they lie.
+
+    Raises MetaVoxelError naming the file.
+    """
+    path = Path(path)
+    voxels, source = _load(path, _VOLUME)
+    _check_values(voxels, path)
+    upright = nib.as_closest_canonical(nib.Nifti1Image(voxels[0], source.affine))
+    return np.asarray(upright.dataobj), Grid(upright.shape, np.asarray(upright.affine))
 
 
 def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
@@ -92,7 +105,7 @@ def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
         )
     if not voxels.any():
         raise MetaVoxelError(f"{path}: every voxel is 0. Mark what is to be filled with 1.")
-    touched = _resample((voxels[0] != 0).astype(np.float32), source, scan.grid)
+    touched = resample((voxels[0] != 0).astype(np.float32), source, scan.grid)
     return touched > _TOUCHED
 
 
@@ -109,9 +122,19 @@ def model_grid(source: Grid, variable: Image) -> Grid:
     return Grid(tuple(variable.shape), affine)
 
 
+def read_source(path: Path, variable: Image) -> Grid:
+    """Where the voxels of a readable file lie, in its own orientation, without reading them."""
+    path = Path(path)
+    if _is_picture(path):
+        with Picture.open(path) as picture:
+            return Grid((picture.height, picture.width), np.eye(4))
+    image: Any = nib.load(path)  # type: ignore[arg-type]
+    return Grid(tuple(image.shape[: variable.spatial_dims]), np.asarray(image.affine))
+
+
 def to_source(array: np.ndarray, grid: Grid, source: Grid) -> np.ndarray:
     """Resample an image (channels, *grid) back onto the grid of the file it came from."""
-    return np.stack([_resample(channel, grid, source) for channel in array])
+    return np.stack([resample(channel, grid, source) for channel in array])
 
 
 def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
@@ -200,16 +223,16 @@ def _as_channels(
         return np.moveaxis(voxels, -1, 0), Grid(voxels.shape[:-1], affine)
     shape, wanted = "x".join(map(str, voxels.shape)), f"{dims}D with {channels} channel(s)"
     if flat:
-        raise MetaVoxelError(f"{path}: this is a 2D image ({shape}); the schema wants {wanted}.")
+        raise MetaVoxelError(f"{path}: this is a 2D image ({shape}); wanted is {wanted}.")
     if voxels.ndim == dims + 1:
         part = "volume" if dims == 3 else "slice"
         raise MetaVoxelError(
-            f"{path}: the image has {voxels.ndim} axes, the last of length {voxels.shape[-1]}; the "
-            f"schema wants {wanted}. Pick one {part} and save it alone."
+            f"{path}: the image has {voxels.ndim} axes, the last of length {voxels.shape[-1]}; "
+            f"wanted is {wanted}. Pick one {part} and save it alone."
         )
     raise MetaVoxelError(
-        f"{path}: the image is {shape}; the schema wants {wanted}. Give another image, or correct "
-        "the schema."
+        f"{path}: the image is {shape}; wanted is {wanted}. Give another image, or correct the "
+        "schema."
     )
 
 
@@ -234,7 +257,7 @@ def _check_values(voxels: np.ndarray, path: Path) -> None:
         )
 
 
-def _resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+def resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     """One channel from one grid to another, linearly; blurred first where the target is coarser."""
     dims = voxels.ndim
     to_source_voxel = np.linalg.inv(source.affine) @ target.affine

@@ -13,6 +13,7 @@ from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split
 from metavoxel.inference.selftest import selftest_record
 from metavoxel.model import MetaVoxel
+from metavoxel.preprocess.preparation import Preparation
 from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
@@ -30,13 +31,14 @@ def model_files(
     examples: Mapping[str, Examples],
     run: Path,
     autoencoder: Path | None,
+    preparation: Preparation,
 ) -> dict[str, str]:
     """The text files that go into the model folder beside its weights."""
     scores = _calibration(model, examples["validation"])
     return {
         "calibration.json": _json(scores),
         "selftest.json": _json(selftest_record(model)),
-        "preprocessing.json": _json(_preprocessing(model, parts["train"])),
+        "preprocessing.json": _json({**_voxels(model), **preparation.to_json()}),
         "split.json": (run / "split.json").read_text(),
         "training.yaml": yaml.safe_dump(
             config.model_dump(mode="json", by_alias=True), sort_keys=False
@@ -63,15 +65,12 @@ def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
     }
 
 
-def _preprocessing(model: MetaVoxel, cohort: Cohort) -> dict[str, Any]:
-    """What shaped the voxels, as far as the files declare it, and how they look on the grid."""
-    declared = cohort.root / "dataset_description.json"
-    description = json.loads(declared.read_text()) if declared.is_file() else {}
+def _voxels(model: MetaVoxel) -> dict[str, Any]:
+    """How every image is placed on the model's grid."""
     return {
         "images": {v: kind.model_dump(mode="json") for v, kind in model.schema.images.items()},
         "orientation": "RAS",
         "intensity": "0 to 0, 99.5th percentile of the positive voxels to 1, clipped",
-        "generated_by": description.get("GeneratedBy", []),
     }
 
 

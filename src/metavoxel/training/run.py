@@ -36,6 +36,7 @@ from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
 from metavoxel.training.joint import JointModule
 from metavoxel.training.precision import resolve_precision
+from metavoxel.training.preparation import fit_preparation
 from metavoxel.training.progress import TrainingProgress
 from metavoxel.training.statistics import fit_statistics
 
@@ -111,7 +112,10 @@ def train(
     _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
     examples = _encode(model, config, folders, parts, volumes, console)
     _joint_stage(model, config, folders, examples, console)
-    files = model_files(model, config, parts, split, examples, folders.run, autoencoder)
+    preparation = fit_preparation(parts["train"], volumes["train"])
+    files = model_files(
+        model, config, parts, split, examples, folders.run, autoencoder, preparation
+    )
     save_model(model, folders.model, files)
     console.print(f"Model written to {escape(str(folders.model))}")
     return model

@@ -1,0 +1,110 @@
+"""Bias correction and registration by ANTs, on arrays with affines. The same bits every time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metavoxel.data.images import Grid
+from metavoxel.errors import MetaVoxelError
+
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts left and posterior, NIfTI right and anterior
+_SEED = 1
+# Every voxel counts. With ANTs' default, a fifth of them, the registrations of one brain to two
+# samplings of the template differed by 0.6 to 0.7 degrees, with all by less than 0.4. The finest
+# level, left out here, moved them no further and took as long as all the others together.
+_DENSE = {
+    "aff_metric": "mattes",
+    "aff_sampling": 32,
+    "aff_random_sampling_rate": 1.0,
+    "aff_iterations": (1000, 500, 200),
+    "aff_shrink_factors": (6, 4, 2),
+    "aff_smoothing_sigmas": (3, 2, 1),
+}
+
+
+def corrected(head: np.ndarray, grid: Grid) -> np.ndarray:
+    """Remove slow changes of brightness: N4 (Tustison et al. 2010) as ANTs sets it by default."""
+    with _same_bits() as ants:
+        return ants.n4_bias_field_correction(_image(ants, head, grid)).numpy()
+
+
+def rigid(
+    moving: np.ndarray, grid: Grid, fixed: np.ndarray, space: Grid, saved: Path
+) -> np.ndarray:
+    """Where each point of the fixed image lies in the moving one: (4, 4), millimetres, RAS.
+
+    Rotation and translation that maximise mutual information. The transform is also copied to
+    `saved` in ITK's format, for antsApplyTransforms.
+    """
+    with _same_bits() as ants:
+        result = ants.registration(
+            fixed=_image(ants, fixed, space),
+            moving=_image(ants, moving, grid),
+            type_of_transform="Rigid",
+            **_DENSE,
+        )
+        written = [Path(p) for p in {*result["fwdtransforms"], *result["invtransforms"]}]
+        try:
+            transform = ants.read_transform(result["fwdtransforms"][0])
+            shutil.copyfile(result["fwdtransforms"][0], saved)
+        finally:
+            for path in written:
+                path.unlink(missing_ok=True)
+    return _LPS @ _matrix(transform) @ _LPS
+
+
+def _matrix(transform: Any) -> np.ndarray:
+    """ITK's x -> A (x - c) + c + t as a matrix (4, 4)."""
+    parameters, centre = np.asarray(transform.parameters), np.asarray(transform.fixed_parameters)
+    out = np.eye(4)
+    out[:3, :3] = parameters[:9].reshape(3, 3)
+    out[:3, 3] = parameters[9:] + centre - out[:3, :3] @ centre
+    return out
+
+
+def _image(ants: Any, voxels: np.ndarray, grid: Grid) -> Any:
+    affine = _LPS @ grid.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return ants.from_numpy(
+        voxels.astype(np.float32),
+        origin=affine[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=_rotation(affine[:3, :3] / spacing),
+    )
+
+
+def _rotation(direction: np.ndarray) -> np.ndarray:
+    """The rotation next to a direction matrix, which rounding in a header has bent a little."""
+    left, _, right = np.linalg.svd(direction)
+    nearest = left @ right
+    if np.abs(nearest - direction).max() > 0.01:
+        raise MetaVoxelError("The affine shears the scan. Resample it to a grid with right angles.")
+    return nearest
+
+
+@contextlib.contextmanager
+def _same_bits() -> Iterator[Any]:
+    """ANTs with one thread and one seed; the caller's random numbers are left as they were."""
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read at ITK's first use
+    try:
+        import ants
+    except ImportError:
+        raise MetaVoxelError(
+            "Preparing scans needs ANTsPy. Install it with: pip install 'metavoxel[prep]'"
+        ) from None
+    states = np.random.get_state(), random.getstate()
+    ants.config.set_ants_deterministic(True, _SEED)
+    try:
+        yield ants
+    finally:
+        ants.config.set_ants_deterministic(False, None)
+        np.random.set_state(states[0])
+        random.setstate(states[1])

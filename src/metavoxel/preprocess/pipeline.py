@@ -1,0 +1,109 @@
+"""One scan, from raw to a brain on the template's grid (section 4 of the paper)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metavoxel.data.images import Grid, read_volume, resample
+from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.itk import corrected, rigid
+from metavoxel.preprocess.recipe import Recipe
+from metavoxel.preprocess.strip import STRIPPERS, apply_mask, is_stripped
+from metavoxel.preprocess.template import (
+    REGISTERED_MM,
+    template_brain,
+    template_grid,
+    template_mask,
+)
+
+# Far outside what brains are. Children from about five years on, and old people, are inside.
+_BRAIN_ML = (600.0, 2400.0)
+_LEAST_OVERLAP = 0.75  # Dice with the template's brain
+_LEAST_LIKENESS = 0.3  # correlation with the template inside its brain
+_MOST_VOXELS = 2**27  # 512 x 512 x 512; above that a worker would need more than 8 GB
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A brain on the template's grid: `brain` (x, y, z) in [0, 1], `mask` bool, and what there is
+    to say about how it was made."""
+
+    brain: np.ndarray
+    mask: np.ndarray
+    grid: Grid
+    notes: tuple[str, ...]
+
+
+def prepare(
+    scan: Path,
+    recipe: Recipe,
+    transform: Path,
+    baseline: tuple[np.ndarray, Grid] | None = None,
+    mask: Path | None = None,
+) -> Prepared:
+    """Correct, strip, register and scale one scan.
+
+    `transform` is where the rigid transform is written (ITK). A follow-up scan is registered to
+    `baseline`, as the paper does; a first scan to the template. Raises MetaVoxelError, naming the
+    scan, if it cannot be read or what comes out is no brain.
+    """
+    head, grid = read_volume(scan)
+    if head.size > _MOST_VOXELS:
+        raise MetaVoxelError(f"{scan}: {head.size / 1e6:.0f} million voxels are too many.")
+    head = head.clip(0)
+    notes = []
+    if mask is not None:
+        head = apply_mask(head, grid, mask)
+    stripper = recipe.skull_strip
+    if mask is None and stripper not in ("none", "mask") and is_stripped(head, grid):
+        stripper = "none"
+        notes.append("already stripped: what is not 0 is taken for the brain")
+    try:
+        if recipe.bias_correction == "n4":
+            head = corrected(head, grid).clip(0)
+        found = STRIPPERS[stripper]().brain(head, grid)
+        _check_size(found, grid)
+        brain = np.where(found, head, 0)
+        fixed = baseline or (template_brain(REGISTERED_MM), template_grid(REGISTERED_MM))
+        moved = Grid(grid.shape, np.linalg.inv(rigid(brain, grid, *fixed, transform)) @ grid.affine)
+        out = _placed(brain, found, moved, recipe, tuple(notes))
+    except MetaVoxelError as error:
+        raise MetaVoxelError(f"{scan}: {error}") from error
+    return out
+
+
+def _placed(
+    brain: np.ndarray, found: np.ndarray, moved: Grid, recipe: Recipe, notes: tuple[str, ...]
+) -> Prepared:
+    """The brain and its mask on the template's grid; registered is a scan whose affine moved."""
+    target = template_grid(recipe.resolution)
+    placed = resample(brain, moved, target)
+    mask = resample(found.astype(np.float32), moved, target) > 0.5
+    _check_place(placed, mask, recipe.resolution)
+    scaled = (placed / np.percentile(placed[mask], recipe.brightest)).clip(0, 1)
+    return Prepared(scaled.astype(np.float32), mask, target, notes)
+
+
+def _check_size(found: np.ndarray, grid: Grid) -> None:
+    millilitres = found.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
+    low, high = _BRAIN_ML
+    if not low <= millilitres <= high:
+        raise MetaVoxelError(
+            f"what was found of a brain has {millilitres:.0f} mL; a brain has {low:.0f} to "
+            f"{high:.0f}. Look at the scan, and at its voxel size."
+        )
+
+
+def _check_place(brain: np.ndarray, mask: np.ndarray, resolution: float) -> None:
+    """Whether what was registered is where the template's brain is, and looks like it."""
+    there = template_mask(resolution)
+    overlap = 2 * (mask & there).sum() / (mask.sum() + there.sum())
+    likeness = np.corrcoef(brain[there], template_brain(resolution)[there])[0, 1]
+    if overlap < _LEAST_OVERLAP or not likeness > _LEAST_LIKENESS:
+        raise MetaVoxelError(
+            f"after registration it does not look like the template (overlap {overlap:.2f}, "
+            f"correlation {likeness:.2f}). Is it a brain? Look at the scan."
+        )

@@ -1,0 +1,78 @@
+"""What a model knows of how its training scans were prepared, and the check of every other scan."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metavoxel.data.images import Scan
+from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.fingerprint import (
+    Fingerprint,
+    declared,
+    mismatch,
+    other_versions,
+    recipe_of,
+)
+from metavoxel.preprocess.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the training dataset declared, and how its images look, by variable."""
+
+    declared: Mapping[str, Any] | None = None
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Preparation:
+        """From preprocessing.json; a model without these entries checks nothing."""
+        prints = {v: Fingerprint(**x) for v, x in data.get("fingerprints", {}).items()}
+        return cls(data.get("declared"), prints)
+
+    def to_json(self) -> dict[str, Any]:
+        prints = {v: asdict(x) for v, x in self.fingerprints.items()}
+        return {"declared": self.declared, "fingerprints": prints}
+
+    def check(self, name: str, path: Path, scan: Scan) -> None:
+        """Refuse a scan that declares another preparation; warn of one that looks odd.
+
+        Raises MetaVoxelError naming the setting that differs. Warns (UserWarning) where the tools
+        are of other versions, and where nothing declares that the scan was prepared alike and it
+        looks unlike the training scans.
+        """
+        told = declared(path)
+        if told is not None and self.declared is not None:
+            difference = mismatch(told, self.declared)
+            if difference is not None:
+                raise MetaVoxelError(
+                    f"{path}: {difference}, as this model's training scans were. {self._advice()}"
+                )
+            for other in other_versions(told, self.declared):
+                warnings.warn(f"{path}: it was prepared with {other}.", stacklevel=2)
+        odd = self.fingerprints[name].oddity(scan) if name in self.fingerprints else None
+        if odd is not None:
+            warnings.warn(
+                f"{path}: it does not look like the training scans of {name}: {odd}. The answer "
+                "may be wrong however sure it sounds. Check how the scan was prepared.",
+                stacklevel=2,
+            )
+
+    def recipe(self) -> Recipe:
+        """The recipe to prepare a raw scan by. Raises MetaVoxelError if none was declared."""
+        recipe = recipe_of(self.declared or {})
+        if recipe is None:
+            raise MetaVoxelError(
+                "This model's training scans do not say how they were prepared, so that a raw scan "
+                "cannot be prepared alike. Train on what metavoxel preprocess writes."
+            )
+        return recipe
+
+    def _advice(self) -> str:
+        recipe = recipe_of(self.declared or {})
+        if recipe is None:
+            return "Prepare it alike, or go on with --any-preparation."
+        return "Ask with the raw scan and --preprocess, or go on with --any-preparation."

@@ -1,0 +1,30 @@
+"""One raw scan, prepared as a model's training scans were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metavoxel.data.bids import ScanFile
+from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.cohort import Job, run_subject
+from metavoxel.preprocess.derivative import Outputs, describe_dataset
+from metavoxel.preprocess.dicom import from_dicom, is_dicom
+from metavoxel.preprocess.recipe import Recipe
+
+
+def prepare_scan(raw: Path, recipe: Recipe, folder: Path, suffix: str = "T1w") -> Path:
+    """Prepare a raw scan (NIfTI, or DICOM as a folder or .zip); the brain's file in `folder`.
+
+    The same code as for a cohort, and the same voxels. Raises MetaVoxelError if it fails.
+    """
+    if not raw.exists():
+        raise MetaVoxelError(f"{raw}: there is no such file. Check the path.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = from_dicom(raw, folder) if is_dicom(raw) else raw
+    scan = ScanFile(path, "sub-asked", None, {}, suffix)
+    out = folder / "prepared"
+    describe_dataset(out, path.parent, recipe)
+    (outcome,) = run_subject(Job((scan,), path.parent, out, recipe))
+    if outcome.status == "failed":
+        raise MetaVoxelError(outcome.reason)
+    return Outputs.of(scan, out, recipe).brain

@@ -1,0 +1,36 @@
+"""How the training scans were prepared: what their dataset declares, and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from metavoxel.data.bids import Cohort
+from metavoxel.data.images import Scan, model_grid, read_source
+from metavoxel.preprocess.fingerprint import declared, fit_fingerprint
+from metavoxel.preprocess.preparation import Preparation
+
+_SCANS = 1000  # at most: more would not change a mean and a standard deviation
+_FEWEST = 10  # with fewer there is no spread to speak of
+
+
+def fit_preparation(cohort: Cohort, volumes: Mapping[str, Tensor]) -> Preparation:
+    """The preparation of a training cohort; volumes (N, C, *grid) uint8 by variable."""
+    prints = {}
+    for v in cohort.schema.images:
+        rows = [i for i, record in enumerate(cohort.records) if v in record.values]
+        if len(rows) >= _FEWEST:
+            chosen = rows[:: -(-len(rows) // _SCANS)]
+            prints[v] = fit_fingerprint(_scans(cohort, v, volumes[v], chosen))
+    return Preparation(declared(cohort.root / "any"), prints)
+
+
+def _scans(cohort: Cohort, name: str, volumes: Tensor, rows: list[int]) -> Iterator[Scan]:
+    kind = cohort.schema.images[name]
+    for row in rows:
+        source = read_source(Path(str(cohort.records[row].values[name])), kind)
+        array = volumes[row].numpy().astype(np.float32) / 255
+        yield Scan(array, model_grid(source, kind), source)
