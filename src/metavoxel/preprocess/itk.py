@@ -53,12 +53,17 @@ def rigid(
         )
         written = [Path(p) for p in {*result["fwdtransforms"], *result["invtransforms"]}]
         try:
-            transform = ants.read_transform(result["fwdtransforms"][0])
             shutil.copyfile(result["fwdtransforms"][0], saved)
         finally:
             for path in written:
                 path.unlink(missing_ok=True)
-    return _LPS @ _matrix(transform) @ _LPS
+    return read_rigid(saved)
+
+
+def read_rigid(path: Path) -> np.ndarray:
+    """What `rigid` saved: where each point of the fixed image lies in the moving one, RAS mm."""
+    with _same_bits() as ants:
+        return _LPS @ _matrix(ants.read_transform(str(path))) @ _LPS
 
 
 def _matrix(transform: Any) -> np.ndarray:
