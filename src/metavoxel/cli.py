@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -13,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from metavoxel.errors import MetaVoxelError
+from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
+from metavoxel.preprocess.arguments import BidsApp
 
 app = typer.Typer(
     name="metavoxel",
@@ -87,23 +89,31 @@ def simulate(
     errors.print(f"{subjects} subjects in {escape(str(out))}")
 
 
-@app.command()
+@app.command(cls=BidsApp)
 def preprocess(
     bids: Annotated[Path, typer.Argument(help="BIDS folder with raw scans")],
     out: Annotated[Path, typer.Argument(help="folder of the derivative")],
     level: Annotated[Level, typer.Argument(help="participant: scan by scan; group: the report")],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     participant_label: Annotated[
-        list[str] | None, typer.Option(help="these only, such as 01 02 (all)")
+        list[str] | None,
+        typer.Option(
+            "--participant-label", "--participant_label", help="these only, such as 01 02 (all)"
+        ),
     ] = None,
-    session_label: Annotated[list[str] | None, typer.Option(help="these only (all)")] = None,
+    session_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--session-label", "--session_label", help="these only, the first is the baseline (all)"
+        ),
+    ] = None,
     suffix: Annotated[str, typer.Option(help="BIDS suffix of the scans")] = "T1w",
     resolution: Annotated[float, typer.Option(help="voxel size in mm")] = 2.0,
     skull_strip: Annotated[
         str, typer.Option(help="deepbet, hd-bet, synthstrip, mask or none")
     ] = "deepbet",
     masks: Annotated[
-        Path | None, typer.Option(help="derivative with brain masks, for --skull-strip mask")
+        Path | None,
+        typer.Option(help="folder like BIDS with *_mask.nii.gz, for --skull-strip mask"),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="scans at once; 1.5 GB each at 2 mm")] = 1,
     executor: Annotated[
@@ -115,20 +125,18 @@ def preprocess(
     A BIDS App. What is done is skipped, what fails is listed with its reason and stops nothing
     else; kill it and run it again at any time.
     """
-    from metavoxel.preprocess.command import run_group, run_participants
-    from metavoxel.preprocess.recipe import read_recipe
-
     if level == "group":
+        from metavoxel.preprocess.report import run_group
+
         run_group(out, errors)
         return
-    if more and not participant_label:
-        raise MetaVoxelError(f"{more[0]} is one argument too many; see metavoxel preprocess -h.")
+    from metavoxel.preprocess.command import Selection, executor_named, run_participants
+    from metavoxel.preprocess.recipe import read_recipe
+
     recipe = read_recipe(resolution=resolution, skull_strip=skull_strip)
-    people = [*(participant_label or []), *(more or [])]
-    visits = session_label or []
-    run_participants(
-        bids, out, recipe, suffix, people, visits, masks, jobs, executor, errors
-    )
+    chosen = Selection(suffix, participant_label or (), session_label or (), masks)
+    if run_participants(bids, out, recipe, chosen, executor_named(executor, jobs), errors):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -370,6 +378,12 @@ def _table(answers: Any) -> Any:
 
 def main() -> None:
     """Run a command; a user's mistake is one sentence and status 2, an interrupt status 130."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        _warn(str(message)) if category is MetaVoxelWarning else others(message, category, *place)
+
+    warnings.showwarning = show
     try:
         app(standalone_mode=True)
     except MetaVoxelError as error:
@@ -382,5 +396,8 @@ def main() -> None:
         # Typer turns an interrupt into status 130, Lightning into status 1.
         if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        errors.print("Interrupted. What was saved is whole; train continues with --resume.")
+        errors.print(
+            "Interrupted. What was saved is whole: give the same command again to go on, and train "
+            "its --resume."
+        )
         sys.exit(130)

@@ -1,27 +1,28 @@
-"""A whole BIDS folder, scan by scan: in parallel, safe to kill, and never stopped by one scan."""
+"""A BIDS folder, subject by subject: safe to kill, and never stopped by one scan."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import re
 import resource
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from metavoxel.data.bids import ScanFile, scan_files
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import remove_leftovers
 from metavoxel.preprocess.derivative import (
+    LOGS,
     Outputs,
-    describe_dataset,
     file_digest,
     read_status,
     write_status,
@@ -30,11 +31,12 @@ from metavoxel.preprocess.pipeline import prepare
 from metavoxel.preprocess.recipe import Recipe
 
 _DERIVED = ("space", "desc", "res", "label")
+_ONE_SCAN = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One subject: its scans in order of session. The first that succeeds is the baseline."""
+    """One subject: its scans in order of session. The first that can be had is the baseline."""
 
     scans: tuple[ScanFile, ...]
     bids: Path
@@ -51,6 +53,7 @@ class Job:
 class Outcome:
     """What became of a scan: "ok", "skipped" (it was done before) or "failed", with the reason."""
 
+    subject: str
     record: str
     status: str
     reason: str = ""
@@ -69,6 +72,11 @@ def find_jobs(
     """The subjects of a BIDS folder with raw scans of a suffix. Raises MetaVoxelError."""
     if not bids.is_dir():
         raise MetaVoxelError(f"{bids}: there is no such folder. Give a BIDS dataset.")
+    if (masks is not None) != (recipe.skull_strip == "mask"):
+        raise MetaVoxelError(
+            "Masks are given with --skull-strip mask --masks FOLDER, both or none."
+        )
+    bids, out = bids.absolute(), out.absolute()  # a worker may stand in another folder
     wanted = {f"sub-{p.removeprefix('sub-')}" for p in participants}
     visits = {f"ses-{s.removeprefix('ses-')}" for s in sessions}
     by_subject: dict[str, list[ScanFile]] = {}
@@ -84,68 +92,83 @@ def find_jobs(
         raise MetaVoxelError(
             f"{bids}: there are no raw {suffix} scans (sub-XX/anat/sub-XX_{suffix}.nii.gz)."
         )
-    return [Job(tuple(scans), bids, out, recipe, masks) for scans in by_subject.values()]
+    return [
+        Job(tuple(sorted(scans, key=_visit_order)), bids, out, recipe, masks)
+        for scans in by_subject.values()
+    ]
 
 
-def preprocess(jobs: Sequence[Job], workers: int = 1, backend: str = "loky") -> Iterator[Outcome]:
-    """Prepare every scan of every job, yielding outcomes as they come.
+def _visit_order(scan: ScanFile) -> list[tuple[int, str]]:
+    """Numbers in names count as numbers: ses-2 comes before ses-10."""
+    parts = re.split(r"(\d+)", f"{scan.session or ''}/{scan.path.name}")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
-    A scan that cannot be prepared is an outcome, not an error. A worker that dies (for lack of
-    memory, say) takes its scan with it, and nothing else. `backend` is joblib's: loky for this
-    machine, dask for the cluster of the current dask client.
+
+def interrupted(job: Job) -> bool:
+    """Whether one of its scans was begun and neither finished nor given up."""
+    return any((read_status(job.out, r) or {}).get("status") == "running" for r in _records(job))
+
+
+def bury(job: Job, reason: str) -> tuple[list[Outcome], Job]:
+    """Give up the scan that a dead worker had in hand; its outcome, and the job without it.
+
+    If none was in hand the whole job is given up.
     """
-    if jobs:
-        describe_dataset(jobs[0].out, jobs[0].bids, jobs[0].recipe)
-    left = list(jobs)
-    while left:
-        finished: set[str] = set()
-        try:
-            for outcomes in _parallel(left, workers, backend):
-                finished.add(outcomes[0].record)
-                yield from outcomes
-            return
-        except TerminatedWorkerError:
-            left = [job for job in left if _records(job)[0] not in finished]
-            suspects = [job for job in left if _interrupted(job)]
-            left = [job for job in left if job not in suspects]
-            for job in suspects:
-                yield from _alone(job, backend)
-
-
-def _parallel(jobs: Sequence[Job], workers: int, backend: str) -> Iterator[list[Outcome]]:
-    settings: dict[str, Any] = {"n_jobs": workers} if backend == "loky" else {}
-    if backend == "loky":
-        settings["inner_max_num_threads"] = 1
-    with parallel_config(backend, **settings):
-        tasks = (delayed(run_subject)(job) for job in jobs)
-        yield from Parallel(return_as="generator_unordered")(tasks)  # type: ignore[misc]
-
-
-def _alone(job: Job, backend: str) -> Iterator[Outcome]:
-    """A subject that was under way when a worker died, with nothing beside it."""
-    try:
-        for outcomes in _parallel([job], 1, backend):
-            yield from outcomes
-    except TerminatedWorkerError:
-        for record in _records(job):
-            status = read_status(job.out, record) or {}
-            if status.get("status") == "running":
-                reason = "its process was killed, most likely because memory ran out"
-                write_status(job.out, record, status="failed", reason=reason)
-                yield Outcome(record, "failed", reason)
+    dead = [r for r in _records(job) if (read_status(job.out, r) or {}).get("status") == "running"]
+    dead = dead or _records(job)
+    for record in dead:
+        write_status(job.out, record, status="failed", reason=reason)
+    pairs = zip(job.scans, _records(job), strict=True)
+    left = tuple(scan for scan, record in pairs if record not in dead)
+    return [Outcome(job.subject, r, "failed", reason) for r in dead], replace(job, scans=left)
 
 
 def _records(job: Job) -> list[str]:
     return [Outputs.of(scan, job.out, job.recipe).record for scan in job.scans]
 
 
-def _interrupted(job: Job) -> bool:
-    return any((read_status(job.out, r) or {}).get("status") == "running" for r in _records(job))
-
-
 def run_subject(job: Job) -> list[Outcome]:
     """Prepare one subject's scans, in this process."""
+    folder = job.out / job.subject
+    try:
+        with _alone_at(folder):
+            _tidy(job)
+            return _prepare_all(job)
+    except OSError as error:  # not even a folder can be made
+        reason = f"{folder} cannot be written ({error.strerror}). Free some space."
+        return [Outcome(job.subject, record, "failed", reason) for record in _records(job)]
+    finally:
+        for empty in (*folder.glob("**/anat"), *folder.glob("ses-*"), folder):
+            with contextlib.suppress(OSError):  # it is not empty
+                empty.rmdir()
+
+
+def _tidy(job: Job) -> None:
+    """Delete what a killed process was writing about this subject."""
     remove_leftovers(job.out / job.subject)
+    for record in _records(job):
+        for path in (job.out / LOGS).glob(f".????????-{record}.json"):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone_at(folder: Path) -> Iterator[None]:
+    """Wait for whoever is at work on the same subject: an orphan of a killed run, another node.
+
+    And one scan at a time in a process: the tools' seeds and threads are the whole process's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _ONE_SCAN:
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # not every network file system has locks
+                fcntl.flock(place, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(place)
+
+
+def _prepare_all(job: Job) -> list[Outcome]:
     outcomes: list[Outcome] = []
     baseline: Outputs | None = None
     for scan in job.scans:
@@ -161,7 +184,7 @@ def run_subject(job: Job) -> list[Outcome]:
         if status == "ok":
             facts = {"seconds": round(seconds, 2), "peak_memory_mb": _peak_mb()}
             write_status(job.out, outputs.record, status="ok", **facts)
-        outcomes.append(Outcome(outputs.record, status, reason, seconds))
+        outcomes.append(Outcome(job.subject, outputs.record, status, reason, seconds))
     return outcomes
 
 

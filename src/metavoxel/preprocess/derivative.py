@@ -25,6 +25,9 @@ from metavoxel.preprocess.recipe import Recipe
 from metavoxel.version import __version__
 
 LOGS = "logs"
+# What BIDS has no names for: our own logs and reports, and transforms (a proposal, BEP 14, whose
+# names these are; fMRIPrep keeps its own out of the validator's sight in the same way).
+_NOT_BIDS = (f"{LOGS}/", "qc.tsv", "group_*", "report*", "*_xfm.txt")
 _LEVELS = 255  # brains are stored as 8 bit: finer than their noise, and a quarter of the size
 
 
@@ -65,7 +68,7 @@ class Outputs:
 
     @property
     def transform(self) -> Path:
-        ways = f"from-{self.suffix}_to-{self.template}_mode-image_xfm.mat"
+        ways = f"from-{self.suffix}_to-{self.template}_mode-image_xfm.txt"
         return self.folder / f"{self.name}_{ways}"
 
     @property
@@ -156,17 +159,19 @@ def describe_dataset(out: Path, bids: Path, recipe: Recipe) -> None:
     Raises MetaVoxelError if `out` holds what another recipe made: one folder, one preparation.
     """
     path, declared = out / "dataset_description.json", recipe.declaration()
+    # Listed before it is asked for: another process may be writing it now, before all else.
+    there = sorted(out.iterdir()) if out.is_dir() else []
     if path.is_file():
         check_recipe(path, declared)
         return
-    if out.is_dir() and any(not p.name.startswith(".") and p.name != LOGS for p in out.iterdir()):
+    if any(not p.name.startswith(".") and p.name != LOGS for p in there):
         raise MetaVoxelError(
             f"{out}: this folder holds something else. Choose an empty folder, or a new one."
         )
     settings, tools = declared["settings"], declared["tools"]
     told = ", ".join(f"{k} {v}" for k, v in {**settings, **tools}.items())
     with atomic_write(out / ".bidsignore") as temporary:
-        temporary.write_text(f"{LOGS}/\nqc.tsv\ngroup_*\nreport*\n*_xfm.mat\n")
+        temporary.write_text("\n".join(_NOT_BIDS) + "\n")
     write_json(
         path,
         {

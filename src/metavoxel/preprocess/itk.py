@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from metavoxel.data.images import Grid
 from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.tools import missing
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts left and posterior, NIfTI right and anterior
 _SEED = 1
@@ -41,8 +41,8 @@ def rigid(
 ) -> np.ndarray:
     """Where each point of the fixed image lies in the moving one: (4, 4), millimetres, RAS.
 
-    Rotation and translation that maximise mutual information. The transform is also copied to
-    `saved` in ITK's format, for antsApplyTransforms.
+    Rotation and translation that maximise mutual information. The transform is also written to
+    `saved` as ITK's text, which antsApplyTransforms reads.
     """
     with _same_bits() as ants:
         result = ants.registration(
@@ -53,7 +53,7 @@ def rigid(
         )
         written = [Path(p) for p in {*result["fwdtransforms"], *result["invtransforms"]}]
         try:
-            shutil.copyfile(result["fwdtransforms"][0], saved)
+            ants.write_transform(ants.read_transform(result["fwdtransforms"][0]), str(saved))
         finally:
             for path in written:
                 path.unlink(missing_ok=True)
@@ -102,9 +102,7 @@ def _same_bits() -> Iterator[Any]:
     try:
         import ants
     except ImportError:
-        raise MetaVoxelError(
-            "Preparing scans needs ANTsPy. Install it with: pip install 'metavoxel[prep]'"
-        ) from None
+        raise missing("Preparing scans needs ANTsPy.") from None
     states = np.random.get_state(), random.getstate()
     ants.config.set_ants_deterministic(True, _SEED)
     try:

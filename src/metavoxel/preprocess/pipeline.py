@@ -11,7 +11,13 @@ from metavoxel.data.images import Grid, read_volume, resample
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.itk import corrected, rigid
 from metavoxel.preprocess.recipe import Recipe
-from metavoxel.preprocess.strip import STRIPPERS, apply_mask, is_stripped
+from metavoxel.preprocess.strip import (
+    STRIPPERS,
+    AlreadyStripped,
+    GivenMask,
+    Stripper,
+    is_stripped,
+)
 from metavoxel.preprocess.template import (
     REGISTERED_MM,
     template_brain,
@@ -47,32 +53,40 @@ def prepare(
     """Correct, strip, register and scale one scan.
 
     `transform` is where the rigid transform is written (ITK). A follow-up scan is registered to
-    `baseline`, as the paper does; a first scan to the template. Raises MetaVoxelError, naming the
-    scan, if it cannot be read or what comes out is no brain.
+    `baseline`, as the paper does; a first scan to the template. `mask` is the brain where the
+    recipe takes a given mask. Raises MetaVoxelError, naming the scan, if it cannot be read or what
+    comes out is no brain.
     """
     head, grid = read_volume(scan)
     if head.size > _MOST_VOXELS:
         raise MetaVoxelError(f"{scan}: {head.size / 1e6:.0f} million voxels are too many.")
     head = head.clip(0)
-    notes = []
-    if mask is not None:
-        head = apply_mask(head, grid, mask)
-    stripper = recipe.skull_strip
-    if mask is None and stripper not in ("none", "mask") and is_stripped(head, grid):
-        stripper = "none"
-        notes.append("already stripped: what is not 0 is taken for the brain")
+    stripper, notes = _stripper(head, grid, recipe, mask)
     try:
         if recipe.bias_correction == "n4":
             head = corrected(head, grid).clip(0)
-        found = STRIPPERS[stripper]().brain(head, grid)
+        found = stripper.brain(head, grid)
         _check_size(found, grid)
         brain = np.where(found, head, 0)
-        fixed = baseline or (template_brain(REGISTERED_MM), template_grid(REGISTERED_MM))
-        moved = Grid(grid.shape, np.linalg.inv(rigid(brain, grid, *fixed, transform)) @ grid.affine)
-        out = _placed(brain, found, moved, recipe, tuple(notes))
+        space = template_grid(REGISTERED_MM)
+        fixed = resample(*baseline, space) if baseline else template_brain(REGISTERED_MM)
+        there = rigid(brain, grid, fixed, space, transform)
+        moved = Grid(grid.shape, np.linalg.inv(there) @ grid.affine)
+        out = _placed(brain, found, moved, recipe, notes)
     except MetaVoxelError as error:
         raise MetaVoxelError(f"{scan}: {error}") from error
     return out
+
+
+def _stripper(
+    head: np.ndarray, grid: Grid, recipe: Recipe, mask: Path | None
+) -> tuple[Stripper, tuple[str, ...]]:
+    """What finds the brain in this scan, and what there is to say about the choice."""
+    if recipe.skull_strip == "mask":
+        return GivenMask(mask), ()
+    if recipe.skull_strip != "none" and is_stripped(head, grid):
+        return AlreadyStripped(), ("already stripped: what is not 0 is taken for the brain",)
+    return STRIPPERS[recipe.skull_strip](), ()
 
 
 def _placed(

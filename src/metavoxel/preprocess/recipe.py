@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from metavoxel.diffusion.config import Strict
+from metavoxel.schema import explain
 
 _BRIGHTEST = 99.5  # percentile, as in metavoxel.data.images
 
@@ -17,8 +17,8 @@ _BRIGHTEST = 99.5  # percentile, as in metavoxel.data.images
 class Recipe(Strict):
     """The paper's preparation (section 4), and where it may differ."""
 
-    template: Literal["MNI152NLin2009aAsym"] = Field(
-        default="MNI152NLin2009aAsym", description="space that scans are registered to"
+    template: Literal["MNI152NLin2009aSym"] = Field(
+        default="MNI152NLin2009aSym", description="space that scans are registered to"
     )
     resolution: float = Field(default=2.0, ge=0.5, le=8, description="voxel size in millimetres")
     bias_correction: Literal["n4", "none"] = Field(
@@ -46,9 +46,18 @@ class Recipe(Strict):
 
     def _tools(self) -> dict[str, str]:
         from metavoxel.preprocess.strip import STRIPPERS
+        from metavoxel.preprocess.tools import tool_version
 
         return {
-            "antspyx": version("antspyx"),
-            "nilearn": version("nilearn"),  # the template's own version is nilearn's
+            "antspyx": tool_version("antspyx", "Preparing scans needs ANTsPy."),
+            "nilearn": tool_version("nilearn", "The template is part of nilearn."),
             **STRIPPERS[self.skull_strip]().tools(),
         }
+
+
+def read_recipe(**settings: Any) -> Recipe:
+    """A recipe of the settings that a user gave. Raises MetaVoxelError naming the wrong one."""
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise explain(error, "the recipe") from None

@@ -6,11 +6,12 @@ and give it a name in STRIPPERS.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -20,16 +21,18 @@ import torch
 
 from metavoxel.data.images import Grid, read_volume
 from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.tools import missing, tool_version
 
 # Of 149 people of IXI the smallest head has 4,300 mL above 0, the largest brain 2,000 mL.
 _LARGEST_BRAIN_ML = 2200.0
+_UNKNOWN = "unknown version"
 
 
 class Stripper(Protocol):
     """Finds the brain."""
 
     def tools(self) -> dict[str, str]:
-        """Name and version of what does the work."""
+        """Name and version of what does the work. Raises MetaVoxelError if it is not installed."""
         ...
 
     def brain(self, head: np.ndarray, grid: Grid) -> np.ndarray:
@@ -43,11 +46,13 @@ class DeepBet:
     threshold = 0.5
 
     def tools(self) -> dict[str, str]:
-        return {"deepbet": version("deepbet")}
+        return {"deepbet": tool_version("deepbet", "Skull stripping needs deepbet.")}
 
     def brain(self, head: np.ndarray, grid: Grid) -> np.ndarray:
-        from deepbet import BrainExtraction
-
+        try:
+            from deepbet import BrainExtraction
+        except ImportError:
+            raise missing("Skull stripping needs deepbet.") from None
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same voxels whatever runs beside
         try:
@@ -61,14 +66,21 @@ class DeepBet:
 
 
 class Command:
-    """A program that reads a NIfTI file and writes a mask."""
+    """A program that reads a NIfTI file and writes a mask beside others, `mask`."""
 
-    def __init__(self, program: str, arguments: Callable[[Path, Path], list[str]], mask: str):
-        self.program, self.arguments, self.mask = program, arguments, mask
+    def __init__(
+        self,
+        program: str,
+        known_version: Callable[[], str],
+        arguments: Callable[[Path, Path], list[str]],
+        mask: str,
+    ):
+        self.program, self.known_version = program, known_version
+        self.arguments, self.mask = arguments, mask
 
     def tools(self) -> dict[str, str]:
-        said = subprocess.run([self._path(), "--version"], capture_output=True, text=True)
-        return {self.program: (said.stdout or said.stderr).strip().splitlines()[-1:][0][:80]}
+        self._path()
+        return {self.program: self.known_version()}
 
     def brain(self, head: np.ndarray, grid: Grid) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +93,7 @@ class Command:
             if run.returncode or not mask.is_file():
                 reason = (run.stderr or run.stdout).strip().splitlines()[-1:] or ["no reason given"]
                 raise MetaVoxelError(f"{self.program} failed: {reason[0]}")
-            return np.asarray(nib.load(mask).dataobj) > 0.5  # type: ignore[union-attr]
+            return _on_grid_of(mask, grid)
 
     def _path(self) -> str:
         path = shutil.which(self.program)
@@ -102,27 +114,57 @@ class AlreadyStripped:
         return head > 0
 
 
+class GivenMask:
+    """A mask on the scan's grid that somebody has made before."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+
+    def tools(self) -> dict[str, str]:
+        return {}
+
+    def brain(self, head: np.ndarray, grid: Grid) -> np.ndarray:
+        if self.path is None:
+            raise MetaVoxelError("no mask was given. Name the folder of the masks with --masks.")
+        return _on_grid_of(self.path, grid)
+
+
 def _hd_bet() -> Stripper:
-    return Command(
-        "hd-bet",
-        lambda source, target: ["-i", str(source), "-o", str(target), "--save_bet_mask"],
-        "brain_bet.nii.gz",
-    )
+    """HD-BET 2 (Isensee et al. 2019). Has no --version, and wants a GPU unless told."""
+
+    def arguments(source: Path, target: Path) -> list[str]:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return ["-i", str(source), "-o", str(target), "-device", device, "--save_bet_mask"]
+
+    return Command("hd-bet", _version_of_hd_bet, arguments, "brain_bet.nii.gz")
+
+
+def _version_of_hd_bet() -> str:
+    try:
+        return version("hd-bet")
+    except PackageNotFoundError:  # it lives in an environment of its own
+        return _UNKNOWN
 
 
 def _synthstrip() -> Stripper:
-    return Command(
-        "mri_synthstrip",
-        lambda source, target: ["-i", str(source), "-m", str(target)],
-        "brain.nii.gz",
-    )
+    """SynthStrip (Hoopes et al. 2022), of FreeSurfer 7.3 or later. On the CPU."""
+
+    def arguments(source: Path, target: Path) -> list[str]:
+        return ["-i", str(source), "-m", str(target)]
+
+    return Command("mri_synthstrip", _version_of_freesurfer, arguments, "brain.nii.gz")
+
+
+def _version_of_freesurfer() -> str:
+    stamp = Path(os.environ.get("FREESURFER_HOME", ""), "build-stamp.txt")
+    return stamp.read_text().strip()[:80] if stamp.is_file() else _UNKNOWN
 
 
 STRIPPERS: Mapping[str, Callable[[], Stripper]] = {
     "deepbet": DeepBet,
     "hd-bet": _hd_bet,
     "synthstrip": _synthstrip,
-    "mask": AlreadyStripped,  # the given mask has been applied before
+    "mask": GivenMask,
     "none": AlreadyStripped,
 }
 
@@ -134,11 +176,11 @@ def is_stripped(head: np.ndarray, grid: Grid) -> bool:
     return bool(foreground.mean() < 0.5 and millilitres < _LARGEST_BRAIN_ML)
 
 
-def apply_mask(head: np.ndarray, grid: Grid, path: Path) -> np.ndarray:
-    """The volume with everything outside a given mask set to 0. Raises MetaVoxelError."""
+def _on_grid_of(path: Path, grid: Grid) -> np.ndarray:
+    """A mask's voxels, bool. Raises MetaVoxelError if it lies elsewhere than the scan."""
     mask, there = read_volume(path)
-    if mask.shape != head.shape or not np.allclose(there.affine, grid.affine, atol=1e-3):
+    if there.shape != grid.shape or not np.allclose(there.affine, grid.affine, atol=1e-3):
         raise MetaVoxelError(
             f"{path}: the mask does not lie on the scan's grid. Resample it to the scan."
         )
-    return np.where(mask > 0, head, 0)
+    return mask > 0

@@ -26,7 +26,7 @@ def template_grid(resolution: float) -> Grid:
 
 @lru_cache(maxsize=4)
 def template_brain(resolution: float) -> np.ndarray:
-    """The skull-stripped T1w template on its grid: ICBM 2009a asymmetric, as nilearn ships it."""
+    """The skull-stripped T1w template on its grid: ICBM 2009a symmetric, as nilearn ships it."""
     return _on_grid(load_mni152_template(resolution=1), resolution)
 
 
