@@ -13,12 +13,17 @@ from metavoxel.preprocess.recipe import Recipe
 
 
 def prepare_scan(raw: Path, recipe: Recipe, folder: Path, suffix: str = "T1w") -> Path:
-    """Prepare a raw scan (NIfTI, or DICOM as a folder or .zip); the brain's file in `folder`.
+    """Prepare a raw scan (NIfTI, or DICOM as a folder, .zip or .dcm); the brain's file in `folder`.
 
     The same code as for a cohort, and the same voxels. Raises MetaVoxelError if it fails.
     """
     if not raw.exists():
         raise MetaVoxelError(f"{raw}: there is no such file. Check the path.")
+    if recipe.skull_strip == "mask":
+        raise MetaVoxelError(
+            f"{raw}: the model's training scans were stripped by masks that were given, so that a "
+            "raw scan cannot be prepared alike here. Prepare it with metavoxel preprocess --masks."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = from_dicom(raw, folder) if is_dicom(raw) else raw
     scan = ScanFile(path, "sub-asked", None, {}, suffix)
@@ -26,5 +31,5 @@ def prepare_scan(raw: Path, recipe: Recipe, folder: Path, suffix: str = "T1w") -
     describe_dataset(out, path.parent, recipe)
     (outcome,) = run_subject(Job((scan,), path.parent, out, recipe))
     if outcome.status == "failed":
-        raise MetaVoxelError(outcome.reason)
+        raise MetaVoxelError(outcome.reason.replace(str(path), str(raw)))
     return Outputs.of(scan, out, recipe).brain
