@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from metavoxel.data.quality import QC_TABLE, failed_scans
 from metavoxel.data.records import Record
 from metavoxel.data.tables import MISSING, Row, Table, at_least, parse_cell, read_table
 from metavoxel.errors import MetaVoxelError
@@ -49,13 +50,24 @@ class ScanFile:
     entities: dict[str, str]
     suffix: str
 
+    @property
+    def raw_name(self) -> str:
+        """The name of the raw scan that this one is, or was made from: sub-01_ses-a_run-1_T1w."""
+        visit = [self.subject, *([self.session] if self.session else [])]
+        entities = [f"{k}-{x}" for k, x in self.entities.items() if k not in _DERIVED]
+        return "_".join([*visit, *entities, self.suffix])
+
 
 def read_cohort(root: Path, schema: Schema) -> Cohort:
-    """Read a BIDS dataset, or a derivative of one. Raises MetaVoxelError naming the place."""
+    """Read a BIDS dataset, or a derivative of one. Raises MetaVoxelError naming the place.
+
+    A scan that qc.tsv says to have failed is as if it were not there.
+    """
     root = Path(root)
-    files = list(scan_files(root))
     table = read_table(participants_file(root))
     rows, warnings = _rows(table, schema)
+    files, left_out = _without_failed(list(scan_files(root)), schema, root)
+    warnings += left_out
     visits: dict[Visit, dict[str, float | str | Path]] = {}
     for v, image in schema.images.items():
         chosen, notes = _choose(files, image, v, root)
@@ -135,6 +147,24 @@ def scan_files(root: Path) -> Iterable[ScanFile]:
             continue  # not a BIDS name
         subject, session = entities.pop("sub"), entities.pop("ses", None)
         yield ScanFile(path, f"sub-{subject}", session and f"ses-{session}", entities, suffix)
+
+
+def _without_failed(
+    files: list[ScanFile], schema: Schema, root: Path
+) -> tuple[list[ScanFile], list[str]]:
+    """The files that did not fail quality control, and a warning that counts those that did."""
+    failed = failed_scans(root)
+    kept = [f for f in files if f.raw_name not in failed]
+    suffixes = {image.suffix for image in schema.images.values()}
+    gone = sorted({f.raw_name for f in files if f.suffix in suffixes} & failed)
+    if not gone:
+        return kept, []
+    if not any(f.suffix in suffixes for f in kept):
+        raise MetaVoxelError(
+            f"{root / QC_TABLE}: all {len(gone)} scans failed quality control. Look at them again "
+            "with metavoxel qc, or remove the file."
+        )
+    return kept, [f"{len(gone)} scans failed quality control and are left out (such as {gone[0]})."]
 
 
 def _choose(

@@ -1,0 +1,188 @@
+"""qc.tsv: nothing written is lost, nothing malformed is believed, failed scans are left out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from folders import AGE, schema, write_bids
+from metavoxel.data.bids import read_cohort
+from metavoxel.data.quality import (
+    Decision,
+    append_decision,
+    failed_scans,
+    last_decisions,
+    mend_decisions,
+    read_decisions,
+)
+from metavoxel.errors import MetaVoxelError
+
+HEADER = "participant_id\tsession_id\tscan\tdecision\tnote\trater\ttime\n"
+TIME = "2026-01-02T03:04:05.678+00:00"
+
+
+def decision(scan: str, what: str, note: str = "n/a", rater: str = "ada") -> Decision:
+    return Decision(scan.partition("_")[0], "n/a", scan, what, note, rater, TIME)
+
+
+def line(scan: str, what: str) -> str:
+    return f"{scan.partition('_')[0]}\tn/a\t{scan}\t{what}\tn/a\tada\t{TIME}\n"
+
+
+def _append_many(root: str, rater: str, count: int) -> None:
+    for number in range(count):
+        append_decision(Path(root), decision(f"sub-{number:03d}_T1w", "pass", "x" * 200, rater))
+
+
+def test_what_is_appended_is_read_again_and_the_last_line_counts(tmp_path: Path) -> None:
+    made = [
+        decision("sub-01_T1w", "pass"),
+        decision("sub-02_T1w", "fail", 'cut off, "badly"'),
+        decision("sub-01_T1w", "fail"),
+        decision("sub-02_T1w", "n/a"),
+    ]
+    for each in made:
+        append_decision(tmp_path, each)
+    assert read_decisions(tmp_path) == made
+    assert {s: d.decision for s, d in last_decisions(made).items()} == {
+        "sub-01_T1w": "fail",
+        "sub-02_T1w": "n/a",
+    }
+    assert failed_scans(tmp_path) == {"sub-01_T1w"}
+
+
+def test_without_the_file_nothing_has_failed(tmp_path: Path) -> None:
+    assert failed_scans(tmp_path) == set()
+
+
+def test_tabs_and_line_breaks_in_a_note_stay_in_its_cell(tmp_path: Path) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail", "a\tb\nc\r\n d"))
+    assert [d.note for d in read_decisions(tmp_path)] == ["a b c d"]
+
+
+def test_raters_at_the_same_time_lose_no_line_and_tear_none(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    raters = [context.Process(target=_append_many, args=(str(tmp_path), r, 40)) for r in "abc"]
+    for rater in raters:
+        rater.start()
+    for rater in raters:
+        rater.join(60)
+    told = read_decisions(tmp_path)
+    assert {r: [d.scan for d in told if d.rater == r] for r in "abc"} == {
+        r: [f"sub-{n:03d}_T1w" for n in range(40)] for r in "abc"
+    }
+
+
+def test_a_line_torn_by_a_power_failure_is_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "qc.tsv"
+    path.write_text(HEADER + line("sub-01_T1w", "pass") + "sub-02\tn/a\tsub-02_")
+    mend_decisions(tmp_path)
+    append_decision(tmp_path, decision("sub-03_T1w", "fail"))
+    assert [d.scan for d in read_decisions(tmp_path)] == ["sub-01_T1w", "sub-03_T1w"]
+
+
+def test_a_file_that_an_editor_left_without_a_last_line_break_is_added_to(tmp_path: Path) -> None:
+    (tmp_path / "qc.tsv").write_text((HEADER + line("sub-01_T1w", "fail")).rstrip("\n"))
+    append_decision(tmp_path, decision("sub-02_T1w", "fail"))
+    assert failed_scans(tmp_path) == {"sub-01_T1w", "sub-02_T1w"}
+
+
+def _append_to_full_disk(root: str) -> None:
+    size = (Path(root) / "qc.tsv").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))  # room for half a line
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        append_decision(Path(root), decision("sub-02_T1w", "fail"))
+    except MetaVoxelError as error:
+        os._exit(7 if "qc.tsv cannot be written" in str(error) else 1)
+    os._exit(0)
+
+
+def test_on_a_full_disk_the_file_stays_whole_and_it_is_said(tmp_path: Path) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail"))
+    before = (tmp_path / "qc.tsv").read_bytes()
+    process = multiprocessing.get_context("fork").Process(
+        target=_append_to_full_disk, args=(str(tmp_path),)
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 7
+    assert (tmp_path / "qc.tsv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("participant_id\tscan\n", 'qc.tsv, row 1: there is no column "session_id"'),
+        ("", 'qc.tsv, row 1: there is no column "participant_id"'),
+        (
+            HEADER + line("sub-01_T1w", "pass") + line("sub-02_T1w", "maybe"),
+            'qc.tsv, row 3, column "decision": "maybe" is no decision',
+        ),
+        (HEADER + "sub-01 pass\n", "qc.tsv, row 2: 1 cells where the header has 7"),
+        (HEADER + line("n/a", "pass"), 'qc.tsv, row 2, column "scan": it is empty'),
+    ],
+)
+def test_a_malformed_file_is_named_with_row_and_column(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "qc.tsv").write_text(text)
+    with pytest.raises(MetaVoxelError) as error:
+        failed_scans(tmp_path)
+    assert said in str(error.value)
+
+
+def test_nothing_is_added_under_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "qc.tsv").write_text("scan\tdecision\nsub-01_T1w\tpass\n")
+    with pytest.raises(MetaVoxelError, match="row 1: decisions are added under the columns"):
+        append_decision(tmp_path, decision("sub-01_T1w", "fail"))
+
+
+ROWS = ["participant_id age", "sub-01 40", "sub-02 50", "sub-03 60"]
+SCHEMA = schema(age=AGE)
+
+
+def with_image(root: Path) -> dict[str, str]:
+    cohort = read_cohort(root, SCHEMA)
+    images = {r.id: r.values.get("image") for r in cohort.records}
+    return {i: p.name for i, p in images.items() if isinstance(p, Path)}
+
+
+def test_a_failed_scan_is_as_if_it_were_not_there_and_its_row_stays(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, ROWS, ["sub-01_T1w", "sub-02_T1w", "sub-03_T1w"])
+    text = HEADER + line("sub-01_T1w", "fail") + line("sub-02_T1w", "fail")
+    (root / "qc.tsv").write_text(text + line("sub-02_T1w", "pass") + line("sub-09_T1w", "fail"))
+    cohort = read_cohort(root, SCHEMA)
+    assert {r.id: sorted(r.values) for r in cohort.records} == {
+        "sub-01": ["age"],
+        "sub-02": ["age", "image"],
+        "sub-03": ["age", "image"],
+    }
+    told = [w for w in cohort.warnings if "quality control" in w]
+    assert told == ["1 scans failed quality control and are left out (such as sub-01_T1w)."]
+
+
+def test_a_decision_holds_for_the_derivative_of_the_raw_scan(tmp_path: Path) -> None:
+    names = [f"sub-0{i}_ses-1_space-MNI_res-2_desc-brain_T1w" for i in (1, 2)]
+    root = write_bids(tmp_path, ROWS, names)
+    (root / "qc.tsv").write_text(HEADER + line("sub-02_ses-1_T1w", "fail"))
+    assert with_image(root) == {"sub-01_ses-1": f"{names[0]}.nii.gz"}
+
+
+def test_another_run_takes_the_place_of_one_that_failed(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, ROWS[:2], ["sub-01_run-1_T1w", "sub-01_run-2_T1w"])
+    (root / "qc.tsv").write_text(HEADER + line("sub-01_run-1_T1w", "fail"))
+    assert with_image(root) == {"sub-01": "sub-01_run-2_T1w.nii.gz"}
+
+
+def test_a_cohort_of_which_every_scan_failed_is_refused(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, ROWS[:2], ["sub-01_T1w"])
+    (root / "qc.tsv").write_text(HEADER + line("sub-01_T1w", "fail"))
+    with pytest.raises(MetaVoxelError, match=r"qc\.tsv: all 1 scans failed quality control"):
+        read_cohort(root, SCHEMA)
