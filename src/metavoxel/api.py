@@ -48,6 +48,7 @@ class Model:
 
     network: MetaVoxel
     preparation: Preparation = field(default_factory=Preparation)
+    any_preparation: bool = False
 
     @property
     def schema(self) -> Schema:
@@ -200,7 +201,8 @@ class Model:
         kind = self.schema.images[name]
         if isinstance(value, str | Path):
             scan = read_scan(Path(value), kind)
-            self.preparation.check(name, Path(value), scan)
+            if not self.any_preparation:
+                self.preparation.check(name, Path(value), scan)
             return scan
         try:
             array = np.asarray(value, dtype=np.float32)
@@ -281,8 +283,8 @@ def load(folder: str | Path, device: str | None = None, any_preparation: bool = 
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network, told = load_model(folder).to(device), Path(folder) / "preprocessing.json"
-    known = told.is_file() and not any_preparation
-    return Model(network, Preparation.from_json(read_yaml(told)) if known else Preparation())
+    preparation = Preparation.from_json(read_yaml(told)) if told.is_file() else Preparation()
+    return Model(network, preparation, any_preparation)
 
 
 def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one error a user is meant to read."""
+"""The one error, and the one warning, that a user is meant to read."""
 
 
 class MetaVoxelError(Exception):
@@ -7,3 +7,7 @@ class MetaVoxelError(Exception):
     The command line prints the sentence alone and exits with status 2; everything else that is
     raised is a bug of ours and keeps its traceback.
     """
+
+
+class MetaVoxelWarning(UserWarning):
+    """Something the user should know of an answer; one sentence, as of an error."""

@@ -78,6 +78,12 @@ def read_scan(path: Path, variable: Image) -> Scan:
     return Scan(scaled.clip(0, 1).astype(np.float32), grid, source)
 
 
+def as_scan(array: np.ndarray, path: Path, variable: Image) -> Scan:
+    """What `read_scan` gave, from its array: where the voxels lie is read off the file again."""
+    source = read_source(path, variable)
+    return Scan(array, model_grid(source, variable), source)
+
+
 def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
     """Read a 3D scan as it is: voxels (x, y, z) float32, canonical (RAS), and where they lie.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metavoxel.api import load
 from metavoxel.data.bids import Cohort, read_cohort
-from metavoxel.data.images import read_scan
+from metavoxel.data.images import as_scan, read_scan
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation import figures
@@ -27,6 +27,7 @@ from metavoxel.evaluation.scores import Score, coverage, dispersion, over_subjec
 from metavoxel.files import atomic_write
 from metavoxel.inference.ask import Drawn, ask
 from metavoxel.model import MetaVoxel
+from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Schema
 
 FEW = 3  # the paper's number of samples
@@ -46,14 +47,22 @@ class Table:
 
 
 def evaluate(
-    folder: Path, bids: Path, out: Path, samples: int, seed: int, console: Console
+    folder: Path,
+    bids: Path,
+    out: Path,
+    samples: int,
+    seed: int,
+    console: Console,
+    any_preparation: bool = False,
 ) -> dict[str, Any]:
     """Ask a model for every scalar of its test subjects given their images, and write the scores.
 
     Writes report.json, report.md, answers.csv and a montage of unseen and generated images to
-    `out`. Raises MetaVoxelError if the model's test subjects are not in the cohort.
+    `out`. Raises MetaVoxelError if the model's test subjects are not in the cohort, or their scans
+    were prepared otherwise than the training scans, unless `any_preparation` is set.
     """
-    model = load(folder).network
+    loaded = load(folder, any_preparation=any_preparation)
+    model = loaded.network
     cohort = read_cohort(bids, model.schema)
     split = read_split(Path(folder) / "split.json")
     test = cohort.only(split.test)
@@ -64,6 +73,8 @@ def evaluate(
         )
     console.print(f"Reading {len(test.records)} test and {len(split.train)} training records")
     table = as_table(model.schema, test)
+    if not any_preparation:
+        _check_preparation(loaded.preparation, test, table)
     training = as_table(model.schema, cohort.only([*split.train, *split.validation]))
     systems = {
         **baseline_answers(model.schema, training, table),
@@ -120,6 +131,16 @@ def as_table(schema: Schema, cohort: Cohort) -> Table:
                 column[i] = labels.index(str(x)) if labels else float(str(x))
         scalars[v] = column
     return Table(images, scalars, tuple(r.id for r in records))
+
+
+def _check_preparation(preparation: Preparation, cohort: Cohort, table: Table) -> None:
+    """As of every scan that a model is asked about."""
+    values = {r.id: r.values for r in cohort.records}
+    for v, arrays in table.images.items():
+        kind = cohort.schema.images[v]
+        for record, array in zip(table.records, arrays, strict=True):
+            path = Path(str(values[record][v]))
+            preparation.check(v, path, as_scan(array, path, kind))
 
 
 def baseline_answers(schema: Schema, training: Table, test: Table) -> dict[str, SystemAnswers]:

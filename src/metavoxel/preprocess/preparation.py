@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metavoxel.data.images import Scan
-from metavoxel.errors import MetaVoxelError
+from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
 from metavoxel.preprocess.fingerprint import (
     Fingerprint,
     declared,
@@ -40,9 +40,9 @@ class Preparation:
     def check(self, name: str, path: Path, scan: Scan) -> None:
         """Refuse a scan that declares another preparation; warn of one that looks odd.
 
-        Raises MetaVoxelError naming the setting that differs. Warns (UserWarning) where the tools
-        are of other versions, and where nothing declares that the scan was prepared alike and it
-        looks unlike the training scans.
+        Raises MetaVoxelError naming the setting that differs. Warns (MetaVoxelWarning) where the
+        tools are of other versions, and where the scan looks unlike the training scans, whatever
+        is declared of it.
         """
         told = declared(path)
         if told is not None and self.declared is not None:
@@ -52,13 +52,12 @@ class Preparation:
                     f"{path}: {difference}, as this model's training scans were. {self._advice()}"
                 )
             for other in other_versions(told, self.declared):
-                warnings.warn(f"{path}: it was prepared with {other}.", stacklevel=2)
+                _warn(f"{path}: it was prepared with {other}, as this model's training scans were.")
         odd = self.fingerprints[name].oddity(scan) if name in self.fingerprints else None
         if odd is not None:
-            warnings.warn(
+            _warn(
                 f"{path}: it does not look like the training scans of {name}: {odd}. The answer "
-                "may be wrong however sure it sounds. Check how the scan was prepared.",
-                stacklevel=2,
+                "may be wrong however sure it sounds. Check how the scan was prepared."
             )
 
     def recipe(self) -> Recipe:
@@ -76,3 +75,7 @@ class Preparation:
         if recipe is None:
             return "Prepare it alike, or go on with --any-preparation."
         return "Ask with the raw scan and --preprocess, or go on with --any-preparation."
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, MetaVoxelWarning, stacklevel=4)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from metavoxel.data.bids import Cohort
-from metavoxel.data.images import Scan, model_grid, read_source
+from metavoxel.data.images import Scan, as_scan
 from metavoxel.preprocess.fingerprint import declared, fit_fingerprint
 from metavoxel.preprocess.preparation import Preparation
 
@@ -31,6 +31,5 @@ def fit_preparation(cohort: Cohort, volumes: Mapping[str, Tensor]) -> Preparatio
 def _scans(cohort: Cohort, name: str, volumes: Tensor, rows: list[int]) -> Iterator[Scan]:
     kind = cohort.schema.images[name]
     for row in rows:
-        source = read_source(Path(str(cohort.records[row].values[name])), kind)
-        array = volumes[row].numpy().astype(np.float32) / 255
-        yield Scan(array, model_grid(source, kind), source)
+        path = Path(str(cohort.records[row].values[name]))
+        yield as_scan(volumes[row].numpy().astype(np.float32) / 255, path, kind)

@@ -1,0 +1,213 @@
+"""Scans prepared otherwise are told: by what is declared, and by how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from folders import real
+from metavoxel.data.bids import read_cohort
+from metavoxel.data.images import Scan, read_scan
+from metavoxel.data.simulate import simulate
+from metavoxel.preprocess.fingerprint import (
+    Fingerprint,
+    declared,
+    fit_fingerprint,
+    mismatch,
+    other_versions,
+    recipe_of,
+)
+from metavoxel.preprocess.recipe import Recipe
+from metavoxel.schema import Image, parse_schema
+
+BRAIN = Image(shape=(40, 48, 40), spacing=(4, 4, 4))
+Preparation = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def shifted(mm: float) -> Preparation:
+    return lambda x, affine: (
+        x,
+        np.array([[1, 0, 0, 0], [0, 1, 0, mm], [0, 0, 1, 0], [0] * 3 + [1]]) @ affine,
+    )
+
+
+def scaled(factor: float) -> Preparation:
+    return lambda x, affine: (x, affine @ np.diag([factor] * 3 + [1]))
+
+
+def unstripped(x: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A scalp: bright, 12 mm outside the brain's edge."""
+    from scipy.ndimage import binary_dilation
+
+    brain = x > 0
+    scalp = binary_dilation(brain, iterations=4) & ~binary_dilation(brain, iterations=2)
+    return np.where(scalp, x.max(), x), affine
+
+
+def halved(x: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every second voxel, as at twice the voxel size."""
+    return x[::2, ::2, ::2], affine @ np.diag([2, 2, 2, 1])
+
+
+SPOILT: dict[str, tuple[Preparation, str]] = {
+    "not stripped": (unstripped, "foreground|quantile|likeness|low|high|sharpness"),
+    "not registered": (shifted(25), "centre y|low y|high y"),
+    "wrong spacing": (scaled(0.5), "centre|foreground|low|high|voxel size"),
+    "spacing a little wrong": (scaled(1.15), "centre|foreground|low|high|voxel size"),
+    "inverted contrast": (
+        lambda x, a: (np.where(x > 0, x.max() - x, 0), a),
+        "quantile|likeness|sharpness",
+    ),
+    "twice the voxel size": (halved, "voxel size|sharpness"),
+}
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("cohort")
+    simulate(out, subjects=36, seed=0, jobs=1)
+    return sorted(out.glob("sub-*/anat/*_T1w.nii.gz"))
+
+
+@pytest.fixture(scope="module")
+def fingerprint(brains: list[Path]) -> Fingerprint:
+    return fit_fingerprint(read_scan(path, BRAIN) for path in brains[:24])
+
+
+def spoil(path: Path, way: Preparation, place: Path) -> Scan:
+    image = nib.load(path)
+    voxels, affine = way(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+    nib.save(nib.Nifti1Image(voxels, affine), place / "scan.nii.gz")
+    return read_scan(place / "scan.nii.gz", BRAIN)
+
+
+def test_scans_prepared_alike_do_not_look_odd(brains: list[Path], fingerprint: Fingerprint) -> None:
+    assert [fingerprint.oddity(read_scan(path, BRAIN)) for path in brains[24:]] == [None] * 12
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_scan_prepared_otherwise_looks_odd_and_the_sentence_says_how(
+    case: str, brains: list[Path], fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    way, words = SPOILT[case]
+    for path in brains[24:28]:
+        odd = fingerprint.oddity(spoil(path, way, tmp_path))
+        assert odd is not None
+        assert any(word in odd for word in words.split("|")), odd
+
+
+def test_where_brains_are_symmetric_a_swap_of_left_and_right_cannot_be_seen_and_is_not_claimed(
+    brains: list[Path], fingerprint: Fingerprint
+) -> None:
+    """Simulated brains grow from a symmetric template; real ones are in the test below."""
+    for path in brains[24:]:
+        scan = read_scan(path, BRAIN)
+        assert fingerprint.oddity(replace(scan, array=scan.array[:, ::-1])) is None
+
+
+def test_the_distance_is_told_in_standard_deviations(
+    brains: list[Path], fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    scan = spoil(brains[30], shifted(25), tmp_path)
+    away = fingerprint.distances(scan)["centre_y"]
+    seen, mean = fingerprint.statistics(scan)["centre_y"], fingerprint.mean["centre_y"]
+    assert away == pytest.approx(abs(seen - mean) / fingerprint.spread["centre_y"])
+    moved = seen - fingerprint.statistics(read_scan(brains[30], BRAIN))["centre_y"]
+    assert moved == pytest.approx(25, abs=1.5)
+
+
+def test_pictures_have_fingerprints_too(tmp_path: Path) -> None:
+    simulate(tmp_path, subjects=30, seed=1, slices=True, jobs=1)
+    kind = Image(shape=(48, 40), spacing=(4, 4))
+    scans = [read_scan(path, kind) for path in sorted(tmp_path.glob("sub-*/anat/*.png"))]
+    told = fit_fingerprint(scans[:20])
+    assert [told.oddity(scan) for scan in scans[20:]] == [None] * 10
+    inverted = scans[20].array.max() - scans[20].array
+    assert told.oddity(replace(scans[20], array=inverted)) is not None
+
+
+@pytest.mark.real
+def test_real_brains_look_alike_and_raw_or_mirrored_ones_do_not(tmp_path: Path) -> None:
+    derivative = real("ixi/derivatives/brain")
+    image = {"kind": "image", "shape": [40, 56, 40], "spacing": [4, 4, 4], "centre": [1, -17, 7]}
+    schema = parse_schema({"variables": {"image": image}}, "test")
+    kind = schema.images["image"]
+    records = read_cohort(derivative, schema).records
+    paths = [Path(str(r.values["image"])) for r in records if "image" in r.values]
+    told = fit_fingerprint(read_scan(path, kind) for path in paths[::2])
+    odd = [told.oddity(read_scan(path, kind)) for path in paths[1::4]]
+    assert sum(x is not None for x in odd) <= 1  # of 37
+    for path in paths[1:12:4]:
+        name = path.name.split("_")[0]
+        raw = real("ixi") / name / "anat" / f"{name}_T1w.nii.gz"
+        assert told.oddity(read_scan(raw, kind)) is not None
+        scan = read_scan(path, kind)
+        assert told.oddity(replace(scan, array=scan.array[:, ::-1])) is not None
+
+
+def told(**settings: object) -> dict[str, object]:
+    declaration = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": "1"}}  # type: ignore[arg-type]
+    return {"Name": "metavoxel preprocess", "Description": "words", "Recipe": declaration}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"resolution": 4}, "resolution 4.0, not 2.0"),
+        ({"skull_strip": "none"}, "skull_strip none, not deepbet"),
+        ({"bias_correction": "none"}, "bias_correction none, not n4"),
+        ({"brightest": 98}, "brightest 98.0, not 99.5"),
+    ],
+)
+def test_the_setting_that_differs_is_named(settings: dict[str, object], words: str) -> None:
+    found = mismatch(told(**settings), told())
+    assert found is not None
+    assert words in found
+    assert mismatch(told(**settings), told(**settings)) is None
+
+
+def test_another_template_is_a_setting_that_differs() -> None:
+    other = told()
+    other["Recipe"]["settings"]["template"] = "MNI305"  # type: ignore[index]
+    found = mismatch(other, told())
+    assert found is not None
+    assert f"template MNI305, not {Recipe().template}" in found
+
+
+def test_another_tool_is_a_mismatch_and_another_version_is_not() -> None:
+    foreign = {"Name": "fMRIPrep", "Description": "words"}
+    found = mismatch(foreign, told())
+    assert found is not None
+    assert '"fMRIPrep", not by "metavoxel preprocess"' in found
+    newer = told()
+    newer["Recipe"]["tools"] = {"ants": "2"}  # type: ignore[index]
+    assert mismatch(newer, told()) is None
+    assert other_versions(newer, told()) == ["ants 2, not 1"]
+
+
+def test_a_foreign_preparation_is_compared_by_its_description() -> None:
+    a, b = ({"Name": "lab", "Description": words} for words in ("N4, BET", "BET"))
+    assert mismatch(a, a) is None
+    assert "N4, BET" in str(mismatch(a, b))
+
+
+def test_the_nearest_description_counts(tmp_path: Path) -> None:
+    inner = tmp_path / "derivatives" / "brain" / "sub-01" / "anat"
+    inner.mkdir(parents=True)
+    (tmp_path / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "raw"}]}')
+    assert declared(inner / "scan.nii.gz") == {"Name": "raw"}
+    described = tmp_path / "derivatives" / "brain" / "dataset_description.json"
+    described.write_text('{"GeneratedBy": [{"Name": "brain"}]}')
+    assert declared(inner / "scan.nii.gz") == {"Name": "brain"}
+    described.write_text("not json")
+    assert declared(inner / "scan.nii.gz") is None
+
+
+def test_a_declared_recipe_can_be_followed() -> None:
+    assert recipe_of(told(resolution=4)) == Recipe(resolution=4)
+    assert recipe_of({"Name": "lab"}) is None
