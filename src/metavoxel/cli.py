@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -137,6 +139,32 @@ def preprocess(
     chosen = Selection(suffix, participant_label or (), session_label or (), masks)
     if run_participants(bids, out, recipe, chosen, executor_named(executor, jobs), errors):
         raise typer.Exit(1)
+
+
+@app.command()
+def qc(
+    out: Annotated[Path, typer.Argument(help="derivative that preprocess wrote")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port on this machine; 0 is any free one")
+    ] = 0,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="do not open the page, only say where it is")
+    ] = False,
+) -> None:
+    """Look at every prepared scan in the browser and decide: pass, fail or unsure.
+
+    The oddest come first. Decisions are kept in qc.tsv as they are made; train leaves out the
+    scans that failed.
+    """
+    try:
+        from metavoxel.studio.qc import run_qc
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "metavoxel":
+            raise
+        raise MetaVoxelError(
+            f"The page needs {error.name}. Install it with: pip install 'metavoxel[qc]'"
+        ) from None
+    run_qc(out, port, not no_browser, errors)
 
 
 @app.command()
@@ -305,12 +333,13 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="folder for the report and answers.csv")],
     samples: Annotated[int, typer.Option(min=1, help="samples behind the calibration")] = 32,
     seed: Seed = 0,
+    any_preparation: AnyPreparation = False,
 ) -> None:
     """Score a model on its test subjects: every scalar given the images, beside baselines."""
     from metavoxel.evaluation.report import as_markdown
     from metavoxel.evaluation.report import evaluate as run
 
-    sys.stdout.write(as_markdown(run(model, bids, out, samples, seed, errors)))
+    sys.stdout.write(as_markdown(run(model, bids, out, samples, seed, errors, any_preparation)))
 
 
 @app.command()
@@ -376,16 +405,29 @@ def _table(answers: Any) -> Any:
     return table
 
 
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Our own warnings are one line each, like our errors; others look as Python writes them."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+        ) -> None:
+            if category is MetaVoxelWarning:
+                _warn(str(message))
+            else:
+                others(message, category, filename, lineno, *rest)
+
+        warnings.showwarning = show
+        yield
+
+
 def main() -> None:
     """Run a command; a user's mistake is one sentence and status 2, an interrupt status 130."""
-    others = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        _warn(str(message)) if category is MetaVoxelWarning else others(message, category, *place)
-
-    warnings.showwarning = show
     try:
-        app(standalone_mode=True)
+        with _warnings_as_sentences():
+            app(standalone_mode=True)
     except MetaVoxelError as error:
         errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
