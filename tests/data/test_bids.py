@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -223,3 +224,15 @@ def test_real_cohorts_are_read_gaps_and_all() -> None:
     assert len(stroke.records) == 1259
     assert any("89+" in w for w in stroke.warnings)
     assert 0 < sum("age" in r.values for r in stroke.records) < 1259
+
+
+def test_a_derivative_elsewhere_takes_its_rows_from_the_dataset_that_it_links_to(
+    tmp_path: Path,
+) -> None:
+    raw = write_bids(tmp_path / "raw data", ["participant_id age", "sub-01 30"], [])
+    out = write_bids(tmp_path / "out", None, ["sub-01_T1w"])
+    links = {"raw": raw.as_uri(), "atlas": "https://example.org/atlas", "gone": "file:///nowhere"}
+    (out / "dataset_description.json").write_text(json.dumps({"DatasetLinks": links}))
+    (record,) = read_cohort(out, schema(age=AGE)).records
+    assert record.values["age"] == 30
+    assert "image" in record.values

@@ -6,9 +6,12 @@ row without a scan and a scan without a row are both records, with what they hav
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from metavoxel.data.quality import QC_TABLE, failed_scans
 from metavoxel.data.records import Record
@@ -123,16 +126,30 @@ def check_trainable(cohort: Cohort) -> None:
 
 
 def participants_file(root: Path) -> Path:
-    """participants.tsv of the dataset, or of the dataset that a derivative came from."""
+    """participants.tsv of the dataset, or of the dataset that a derivative came from.
+
+    That one lies above it, or is a link of its dataset_description.json.
+    """
     if not root.is_dir():
         raise MetaVoxelError(f"{root}: there is no such folder. Give a BIDS dataset.")
-    for folder in (root, *root.resolve().parents[:2]):
+    for folder in (root, *root.resolve().parents[:2], *_linked(root)):
         if (folder / "participants.tsv").is_file():
             return folder / "participants.tsv"
     raise MetaVoxelError(
-        f"{root}: there is no participants.tsv, here or in the dataset above. Write one with a "
-        "participant_id column and a column per variable."
+        f"{root}: there is no participants.tsv, here or in the dataset it came from. Write one "
+        "with a participant_id column and a column per variable."
     )
+
+
+def _linked(root: Path) -> list[Path]:
+    """The datasets on this machine that a derivative's DatasetLinks name."""
+    try:
+        described = json.loads((root / "dataset_description.json").read_text())
+        links = [str(link) for link in described["DatasetLinks"].values()]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    local = [urlsplit(link) for link in links if link.startswith("file://")]
+    return [Path(url2pathname(link.path)) for link in local]
 
 
 def scan_files(root: Path) -> Iterable[ScanFile]:
