@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -109,6 +108,7 @@ def test_what_cannot_be_read_has_its_sentence_and_stops_nothing(tmp_path: Path) 
     assert rows["sub-06_T1w"]["oddest_measure"] == "symmetry"
     assert "prepare the scan again" in rows["sub-07_T1w"]["reason"]
     assert "interrupted" in rows["sub-08_T1w"]["reason"]
+    assert rows["sub-08_T1w"]["status"] == "unfinished"
     assert "log cannot be read" in rows["sub-09_T1w"]["reason"]
     assert all(shown[f"sub-0{n}_T1w"]["tile"] for n in (1, 2, 3, 4, 6))
 

@@ -19,7 +19,8 @@ _DESCRIPTION = "dataset_description.json"
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """One scan. `brain` is None where preparation failed, and `reason` says why.
+    """One scan. `status` is "prepared", or "failed" or "unfinished": then `brain` is None, and
+    `reason` says why.
 
     `outlier_score` is in robust standard deviations from the cohort's median, of the measure
     `oddest`; infinite where a measure could not be taken.
@@ -29,6 +30,7 @@ class ScanSummary:
     subject: str
     session: str | None
     suffix: str
+    status: str = "prepared"
     brain: Path | None = None
     mask: Path | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -102,15 +104,16 @@ def _facts(sidecar: Path) -> tuple[dict[str, Any], str]:
 
 
 def _failed(out: Path, name: str) -> ScanSummary:
-    status = read_status(out, name) or {}
+    told = read_status(out, name) or {}
     reason = {
-        "failed": str(status.get("reason", "no reason was written down")),
+        "failed": str(told.get("reason", "no reason was written down")),
         "running": "its preparation is under way, or was interrupted: run it again",
         "ok": "it was prepared, but its files are gone: run the preparation again",
-    }.get(str(status.get("status")), "its log cannot be read: run the preparation again")
+    }.get(str(told.get("status")), "its log cannot be read: run the preparation again")
     *parts, suffix = name.split("_")
     session = next((p for p in parts if p.startswith("ses-")), None)
-    return ScanSummary(name, parts[0] if parts else name, session, suffix, reason=reason)
+    status = "failed" if told.get("status") == "failed" else "unfinished"
+    return ScanSummary(name, parts[0] if parts else name, session, suffix, status, reason=reason)
 
 
 def _scored(done: Sequence[ScanSummary], suffix: str) -> list[ScanSummary]:

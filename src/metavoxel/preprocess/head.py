@@ -26,7 +26,7 @@ def read_head(out: Path, scan: ScanSummary, grid: Grid) -> np.ndarray:
         raise MetaVoxelError(f"{raw}: the raw scan is not there, so its head cannot be shown.")
     folder = scan.brain.parent if scan.brain else out
     name = scan.name.removesuffix(f"_{scan.suffix}")
-    found = sorted(folder.glob(f"{name}_from-{scan.suffix}_to-*_xfm.mat"))
+    found = sorted(folder.glob(f"{name}_from-{scan.suffix}_to-*_xfm.*"))
     if len(found) != 1:
         raise MetaVoxelError(f"{folder}: there is no transform of {scan.name}. Prepare it again.")
     voxels, there = read_volume(raw)
@@ -46,6 +46,6 @@ def _raw_file(out: Path, scan: ScanSummary) -> Path:
             f"{out / 'dataset_description.json'}: it does not say where the raw dataset is."
         ) from None
     if link.scheme != "file" or not scan.source.startswith("bids:raw:"):
-        raise MetaVoxelError(f"{scan.name}: where its raw scan is is not written down.")
+        raise MetaVoxelError(f"{scan.name}: where its raw scan lies is not written down.")
     root = Path(unquote(link.path))
     return root / scan.source.removeprefix("bids:raw:")

@@ -6,6 +6,7 @@ import html
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,11 @@ _COLUMNS: dict[str, Any] = {
     "scan": {"Description": "Name of the raw scan, without extension"},
     "status": {
         "Description": "What became of the scan",
-        "Levels": {"prepared": "It was prepared", "failed": "It was not; see reason"},
+        "Levels": {
+            "prepared": "It was prepared",
+            "failed": "It could not be; see reason",
+            "unfinished": "Its preparation did not end; see reason",
+        },
     },
     "outlier_score": {
         "Description": "Distance of the oddest measure from the cohort's median, in robust "
@@ -101,7 +106,7 @@ def _table(scans: Sequence[ScanSummary], columns: list[str], decisions: dict[str
             "participant_id": s.subject,
             "session_id": s.session or "",
             "scan": s.name,
-            "status": _status(s),
+            "status": s.status,
             "outlier_score": _cell(s.outlier_score),
             "oddest_measure": s.oddest,
             **{name: _cell(x) for name, x in s.measures.items()},
@@ -119,17 +124,13 @@ def _cell(x: float) -> str:
     return "n/a" if math.isnan(x) else f"{x:.5g}"
 
 
-def _status(scan: ScanSummary) -> str:
-    return "failed" if scan.brain is None else "prepared"
-
-
 def _row(scan: ScanSummary, decisions: dict[str, str]) -> dict[str, Any]:
     """A scan as the page needs it."""
     picture, reason = _tile_or_reason(scan)
     score = scan.outlier_score
     return {
         "scan": scan.name,
-        "status": _status(scan),
+        "status": scan.status,
         "score": None if math.isnan(score) else min(score, 1e9),  # JSON has no infinity
         "oddest": scan.oddest,
         "measures": {k: None if math.isnan(x) else x for k, x in scan.measures.items()},
@@ -151,8 +152,9 @@ def _tile_or_reason(scan: ScanSummary) -> tuple[Tile | None, str]:
 
 
 def _counted(scans: Sequence[ScanSummary]) -> str:
-    failed = sum(s.brain is None for s in scans)
-    return f"{len(scans) - failed} scans are prepared, {failed} failed"
+    count = Counter(s.status for s in scans)
+    said = f"{count['prepared']} scans are prepared, {count['failed']} failed"
+    return said + (f", {count['unfinished']} unfinished" if count["unfinished"] else "")
 
 
 def _page(out: Path, suffix: str, scans: Sequence[ScanSummary], rows: list[dict[str, Any]]) -> str:
