@@ -41,6 +41,13 @@ def test_the_head_is_placed_by_the_transform_that_was_saved(tmp_path: Path) -> N
     assert head.min() >= 0 and head.max() == 1
 
 
+def test_a_transform_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    out = write_derivative(tmp_path / "out", 1)  # whose transforms are empty files
+    write_nifti(tmp_path / "raw" / "sub-01" / "anat" / "sub-01_T1w.nii.gz", template_brain(4))
+    with pytest.raises(MetaVoxelError, match=r"xfm.*: the transform cannot be read"):
+        read_head(out, read_group(out)[0], GRID)
+
+
 def test_without_the_raw_scan_it_is_said(tmp_path: Path) -> None:
     out = write_derivative(tmp_path / "out", 1)
     scan = read_group(out)[0]

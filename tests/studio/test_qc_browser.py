@@ -230,6 +230,7 @@ def test_jump_filters_and_what_was_not_prepared(window: Window) -> None:
     assert window.page.inner_text("#sentence") == (
         "It was not prepared: sub-90_T1w.nii.gz: every voxel is 0."
     )
+    assert window.page.is_disabled("#decide .pass")
     window.press("5", "g")
     window.page.keyboard.type("80")
     window.press("Enter")
@@ -252,6 +253,10 @@ def test_outlines_switch_and_slices_move(window: Window) -> None:
     window.until(f"document.querySelector('[data-plane=axial] .where').textContent !== '{before}'")
     window.press("r")
     window.until(f"document.querySelector('[data-plane=axial] .where').textContent === '{before}'")
+    window.press("h")  # there is no raw dataset here: it is said, and the brain stays
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert "the raw scan is not there" in page.inner_text("#trouble")
+    window.until("document.querySelectorAll('.plane').length === 3 && !switches.head")
     at = page.evaluate("at")
     page.locator("[data-plane=axial] svg").click(position={"x": 60, "y": 80})
     window.until(f"at[0] !== {at[0]} && at[1] !== {at[1]} && at[2] === {at[2]}")

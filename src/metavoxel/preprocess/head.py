@@ -29,8 +29,14 @@ def read_head(out: Path, scan: ScanSummary, grid: Grid) -> np.ndarray:
     found = sorted(folder.glob(f"{name}_from-{scan.suffix}_to-*_xfm.*"))
     if len(found) != 1:
         raise MetaVoxelError(f"{folder}: there is no transform of {scan.name}. Prepare it again.")
+    try:
+        to_raw = read_rigid(found[0])
+    except (RuntimeError, ValueError):  # ITK's, which says it in paragraphs
+        raise MetaVoxelError(
+            f"{found[0]}: the transform cannot be read. Prepare the scan again."
+        ) from None
     voxels, there = read_volume(raw)
-    moved = Grid(there.shape, np.linalg.inv(read_rigid(found[0])) @ there.affine)
+    moved = Grid(there.shape, np.linalg.inv(to_raw) @ there.affine)
     head = resample(voxels.clip(0), moved, grid)
     bright = head[head > head.mean()]
     return (head / np.percentile(bright, _BRIGHTEST)).clip(0, 1) if bright.size else head

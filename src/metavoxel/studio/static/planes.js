@@ -31,6 +31,11 @@ async function show() {
     fit();
   } catch (error) {
     if (stale()) return;
+    if (head) { // the brain alone may well be there
+      toggle("head");
+      complain(error);
+      return show();
+    }
     sentence(error.message);
   }
   drawn = scan;
@@ -46,7 +51,8 @@ function done() {
 }
 function ahead() {
   const order = listed(), here = order.findIndex((s) => s.scan === current);
-  for (const s of order.slice(here + 1, here + 1 + AHEAD)) if (s.prepared) fetchView(s.scan, null, switches.head).catch(() => {});
+  const far = switches.head ? 1 : AHEAD; // a whole head takes the server longer
+  for (const s of order.slice(here + 1, here + 1 + far)) if (s.prepared) fetchView(s.scan, null, switches.head).catch(() => {});
 }
 function plane(p, voxel) {
   const box = make("div", "", { class: "plane", "data-plane": p.name });

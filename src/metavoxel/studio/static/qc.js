@@ -215,7 +215,11 @@ function describe() {
   byId("said").title = byId("said").textContent;
   if (document.activeElement !== byId("note")) byId("note").value = noteOf(d);
   byId("measures").replaceChildren(...Object.entries(row.measures).flatMap(measure));
-  for (const b of document.querySelectorAll("#decide .pass, #decide .fail, #decide .unsure")) b.classList.toggle("now", b.dataset.do === state);
+  for (const b of document.querySelectorAll("#decide .pass, #decide .fail, #decide .unsure")) {
+    b.classList.toggle("now", b.dataset.do === state);
+    b.disabled = !row.prepared;
+  }
+  byId("note").disabled = !row.prepared;
 }
 function measure([name, value]) {
   const c = cohort[name], far = value !== null && c.spread > 0 && Math.abs(value - c.median) / c.spread > FAR;
