@@ -29,7 +29,7 @@ def write_derivative(out: Path, count: int, failed: dict[str, str] | None = None
 def write_scan(out: Path, subject: str, odd: bool = False, seed: int = 0) -> Outputs:
     file = ScanFile(Path(f"{subject}_T1w.nii.gz"), subject, None, {}, "T1w")
     outputs = Outputs.of(file, out, RECIPE)
-    transform = out.parent / "rigid.mat"
+    transform = out.parent / "rigid.txt"
     transform.write_bytes(b"")
     inputs = {"scan": subject}
     prepared = brain(odd, seed)

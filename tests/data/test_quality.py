@@ -18,6 +18,7 @@ from metavoxel.data.quality import (
     last_decisions,
     mend_decisions,
     read_decisions,
+    withdraw_decision,
 )
 from metavoxel.errors import MetaVoxelError
 
@@ -57,6 +58,16 @@ def test_what_is_appended_is_read_again_and_the_last_line_counts(tmp_path: Path)
 
 def test_without_the_file_nothing_has_failed(tmp_path: Path) -> None:
     assert failed_scans(tmp_path) == set()
+
+
+def test_a_decision_is_taken_back_once_and_only_where_there_is_one(tmp_path: Path) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail"))
+    for scan in ("sub-01_T1w", "sub-01_T1w", "sub-02_T1w"):
+        withdraw_decision(tmp_path, scan, "prepared again", "preprocess")
+    assert [(d.scan, d.decision, d.note, d.rater) for d in read_decisions(tmp_path)] == [
+        ("sub-01_T1w", "fail", "n/a", "ada"),
+        ("sub-01_T1w", "n/a", "prepared again", "preprocess"),
+    ]
 
 
 def test_tabs_and_line_breaks_in_a_note_stay_in_its_cell(tmp_path: Path) -> None:

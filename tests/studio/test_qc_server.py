@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from metavoxel.cli import qc
 from metavoxel.data.quality import Decision, append_decision, read_decisions
 from metavoxel.errors import MetaVoxelError
 from metavoxel.studio.loopback import listen
@@ -222,3 +224,16 @@ def test_a_decision_survives_the_disk_s_error_as_a_sentence(server: Server, out:
         (out / "qc.tsv").rmdir()
     assert status == 422 and "qc.tsv cannot be written" in told["error"]
     assert json.dumps(told).count("Traceback") == 0
+
+
+def test_without_its_parts_it_is_said_what_to_install(monkeypatch, tmp_path: Path) -> None:
+    for name in [n for n in sys.modules if n.startswith("metavoxel.studio")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(MetaVoxelError, match=r"needs fastapi.*pip install 'metavoxel\[qc\]'"):
+        qc(tmp_path)
+
+
+def test_a_folder_that_is_no_derivative_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MetaVoxelError, match="there is no derivative here"):
+        qc(tmp_path)

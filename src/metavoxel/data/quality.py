@@ -8,7 +8,8 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from metavoxel.data.tables import MISSING
@@ -87,11 +88,29 @@ def append_decision(root: Path, decision: Decision) -> None:
             if _lacks_newline(file, size):
                 data = b"\n" + data
             _write_whole(file, data, size)
+            if not size:
+                _sync_folder(root)
     except OSError as error:
         raise MetaVoxelError(
             f"{path} cannot be written ({error.strerror}). The decision is not saved: free some "
             "space or mend the permissions, and decide again."
         ) from error
+
+
+def withdraw_decision(root: Path, scan: str, why: str, rater: str) -> None:
+    """Take a decision back whose scan is not what was judged any more: it is to be looked at again.
+
+    Adds nothing where there is none. Raises MetaVoxelError as read_decisions and append_decision.
+    """
+    last = last_decisions(read_decisions(root)).get(scan)
+    if last is not None and last.decision != UNDECIDED:
+        taken_back = replace(last, decision=UNDECIDED, note=why, rater=rater, time=now())
+        append_decision(root, taken_back)
+
+
+def now() -> str:
+    """The time as qc.tsv has it."""
+    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
 
 
 def mend_decisions(root: Path) -> None:
@@ -177,3 +196,12 @@ def _write_whole(file: int, data: bytes, size: int) -> None:
     except OSError:
         os.ftruncate(file, size)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file's name is on the disk only once its folder is."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from metavoxel.data.quality import (
     append_decision,
     last_decisions,
     mend_decisions,
+    now,
     read_decisions,
 )
 from metavoxel.errors import MetaVoxelError
@@ -52,7 +52,7 @@ class Review:
         self.out = out
         self.scans = {s.name: s for s in read_group(out)}
         mend_decisions(out)
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._lines: list[Decision] = []
         self._volumes = lru_cache(maxsize=_IN_MEMORY)(self._read_volumes)
@@ -91,11 +91,6 @@ class Review:
         stays, and ConflictError is raised. Raises MetaVoxelError if there is no such scan.
         """
         scan = self.scan(name)
-        if expected is not None:
-            last = last_decisions(self.decisions()).get(name)
-            if last is None or last.time != expected:
-                who = last.rater if last else "nobody"
-                raise ConflictError(f"{name} has been judged since, by {who}: it is left as it is.")
         line = Decision(
             participant_id=scan.subject,
             session_id=scan.session or "n/a",
@@ -103,17 +98,26 @@ class Review:
             decision=decision,
             note=_one_line(note),
             rater=_one_line(rater),
-            time=datetime.now(UTC).astimezone().isoformat(timespec="milliseconds"),
+            time=now(),
         )
-        append_decision(self.out, line)
+        with self._writing:
+            if expected is not None:
+                last = last_decisions(self.decisions()).get(name)
+                if last is None or last.time != expected:
+                    who = last.rater if last else "nobody"
+                    raise ConflictError(
+                        f"{name} has been judged since, by {who}: it is left as it is."
+                    )
+            append_decision(self.out, line)
         return line
 
     def view(self, name: str, at: Sequence[int] | None, head: bool) -> dict[str, Any]:
         """Three planes of a scan through a voxel. Raises MetaVoxelError if it cannot be read."""
-        brain, mask, grid, shown = self._volumes(name)
+        stamp = self._brain_stamp(name)
+        brain, mask, grid, shown = self._volumes(name, stamp)
         middle = voxel_at(grid) if at is None else at
         here = [min(max(0, i), n - 1) for i, n in zip(middle, grid.shape, strict=True)]
-        picture = self._head(name) if head else brain
+        picture = self._head(name, stamp) if head else brain
         edges = template_edges(grid, here, shown)
         planes = zip(cuts(picture, here, shown), cuts(mask, here, shown), edges, strict=True)
         return {
@@ -151,12 +155,17 @@ class Review:
             raise MetaVoxelError(f"It was not prepared: {scan.reason}")
         return scan.brain, scan.mask
 
-    def _read_volumes(self, name: str) -> tuple[np.ndarray, np.ndarray, Grid, Window]:
+    def _brain_stamp(self, name: str) -> int:
+        """Changes when the scan is prepared again, so that no older picture of it is shown."""
+        brain, _ = self.files(name)
+        return brain.stat().st_mtime_ns if brain.is_file() else 0
+
+    def _read_volumes(self, name: str, stamp: int) -> tuple[np.ndarray, np.ndarray, Grid, Window]:
         brain, mask, grid = read_brain(*self.files(name))
         return brain, mask, grid, window(mask, grid)
 
-    def _read_head(self, name: str) -> np.ndarray:
-        return read_head(self.out, self.scan(name), self._volumes(name)[2])
+    def _read_head(self, name: str, stamp: int) -> np.ndarray:
+        return read_head(self.out, self.scan(name), self._volumes(name, stamp)[2])
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -16,7 +16,7 @@ const FILTERS = [
 
 let scans = [], byName = new Map(), last = new Map(), seen = 0, folder = "";
 let filter = "undecided", current = null, at = null, busy = false, drawn = null;
-let shape = null, history = [];
+let shape = null, undoable = [];
 const switches = { mask: true, template: true, head: false };
 const cohort = {}; // per measure: sorted values, median, robust standard deviation
 
@@ -79,7 +79,7 @@ async function poll() {
 
 // --- judging ------------------------------------------------------------------------------------
 
-const remember = () => sessionStorage.setItem(`metavoxel-qc ${folder}`, JSON.stringify({ history, filter }));
+const remember = () => sessionStorage.setItem(`metavoxel-qc ${folder}`, JSON.stringify({ undoable, filter }));
 
 // Writes a line; the line written, and the one on this scan that counted before it.
 async function write(scan, decision, note, expected) {
@@ -103,7 +103,7 @@ async function decide(scan, decision, note) {
   const done = await write(scan, decision, note);
   if (!done) return false;
   const { made, before } = done;
-  history.push({ scan, time: made.time, decision: before?.decision ?? UNDECIDED, note: noteOf(before), earlier: before?.time });
+  undoable.push({ scan, time: made.time, decision: before?.decision ?? UNDECIDED, note: noteOf(before), earlier: before?.time });
   remember();
   return true;
 }
@@ -124,12 +124,12 @@ async function judge(decision) {
 }
 async function undo() {
   if (busy) return;
-  const step = history.pop();
+  const step = undoable.pop();
   if (!step) return complain(new Error("There is nothing to undo in this window."));
   const done = await write(step.scan, step.decision, step.note, step.time);
   // The line that was restored is now the new one: that is what an earlier step is to undo.
-  if (done) for (const h of history) if (h.scan === step.scan && h.time === step.earlier) h.time = done.made.time;
-  if (!done && unanswered) history.push(step);
+  if (done) for (const h of undoable) if (h.scan === step.scan && h.time === step.earlier) h.time = done.made.time;
+  if (!done && unanswered) undoable.push(step);
   remember();
   if (done) go(step.scan);
   else refresh();
@@ -324,7 +324,7 @@ async function start() {
     return void setTimeout(() => location.reload(), POLL_MS);
   }
   const kept = JSON.parse(sessionStorage.getItem(`metavoxel-qc ${folder}`) ?? "{}");
-  history = kept.history ?? [];
+  undoable = kept.undoable ?? [];
   filter = kept.filter ?? "undecided";
   const wanted = decodeURIComponent(location.hash.slice(1));
   go(byName.has(wanted) ? wanted : listed()[0]?.scan ?? null);
