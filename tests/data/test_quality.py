@@ -56,8 +56,12 @@ def test_what_is_appended_is_read_again_and_the_last_line_counts(tmp_path: Path)
     assert failed_scans(tmp_path) == {"sub-01_T1w"}
 
 
-def test_without_the_file_nothing_has_failed(tmp_path: Path) -> None:
+def test_without_the_file_or_in_an_empty_one_nothing_has_failed(tmp_path: Path) -> None:
     assert failed_scans(tmp_path) == set()
+    (tmp_path / "qc.tsv").touch()  # a process may die between making it and its first line
+    assert failed_scans(tmp_path) == set()
+    append_decision(tmp_path, decision("sub-01_T1w", "fail"))
+    assert failed_scans(tmp_path) == {"sub-01_T1w"}
 
 
 def test_a_decision_is_taken_back_once_and_only_where_there_is_one(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_on_a_full_disk_the_file_stays_whole_and_it_is_said(tmp_path: Path) -> N
     ("text", "said"),
     [
         ("participant_id\tscan\n", 'qc.tsv, row 1: there is no column "session_id"'),
-        ("", 'qc.tsv, row 1: there is no column "participant_id"'),
+        ("\n", 'qc.tsv, row 1: there is no column "participant_id"'),
         (
             HEADER + line("sub-01_T1w", "pass") + line("sub-02_T1w", "maybe"),
             'qc.tsv, row 3, column "decision": "maybe" is no decision',

@@ -50,7 +50,9 @@ def read_decisions(root: Path) -> list[Decision]:
             lines = [[cell.strip() for cell in line] for line in reader]
     except (UnicodeDecodeError, OSError, csv.Error) as error:
         raise MetaVoxelError(f"{path}: cannot be read ({error}). Save it as UTF-8 text.") from None
-    header = lines[0] if lines else []
+    if not lines:  # whoever made the file died before its first line
+        return []
+    header = lines[0]
     for column in COLUMNS:
         if column not in header:
             raise MetaVoxelError(
