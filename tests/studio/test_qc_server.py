@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import itertools
 import json
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +147,30 @@ def test_windows_that_decide_at_once_lose_nothing(server: Server, out: Path) -> 
     made = read_decisions(out)
     for rater in ("ada", "bob", "eve"):
         assert [d.note for d in made if d.rater == rater] == [str(n) for n in range(15)]
+
+
+def test_whatever_was_acknowledged_before_a_kill_is_in_the_file(out: Path) -> None:
+    acknowledged: list[str] = []
+    with serving(out) as doomed:
+
+        def judge() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for number in itertools.count():
+                    status, told, _ = doomed.call(
+                        "/api/decisions", said("sub-01_T1w", "pass", note=str(number))
+                    )
+                    assert status == 200
+                    acknowledged.append(told["made"]["note"])
+
+        window = threading.Thread(target=judge)
+        window.start()
+        while len(acknowledged) < 20:
+            time.sleep(0.001)
+        doomed.kill()  # between two lines, or in the middle of one
+        window.join(30)
+    made = [d.note for d in read_decisions(out)]
+    assert made[: len(acknowledged)] == acknowledged
+    assert len(made) <= len(acknowledged) + 1  # one may be written and its answer lost
 
 
 def test_a_malformed_qc_table_is_said_on_the_page(server: Server, out: Path) -> None:
