@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
@@ -154,6 +153,8 @@ def _cell(text: str) -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """The file, open for adding, and nobody else's until the block ends."""
+    import fcntl  # which Windows does not have: decisions can only be read there
+
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
