@@ -440,6 +440,7 @@ def main() -> None:
             raise
         errors.print(
             "Interrupted. What was saved is whole: give the same command again to go on, and train "
-            "its --resume."
+            "its --resume.",
+            soft_wrap=True,
         )
         sys.exit(130)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -66,6 +68,12 @@ def brain_of(out: Path, record: str, suffix: str = "T1w") -> Path:
     """The prepared brain of a record, such as sub-01 or sub-01_ses-1."""
     (path,) = out.glob(f"sub-*/**/{record}_space-*_desc-brain_{suffix}.nii.gz")
     return path
+
+
+def sidecar_of(out: Path, record: str) -> dict[str, Any]:
+    """What the sidecar of a record's brain says."""
+    brain = brain_of(out, record)
+    return json.loads(brain.with_name(brain.name.replace(".nii.gz", ".json")).read_text())
 
 
 def voxels(path: Path) -> np.ndarray:

@@ -206,7 +206,7 @@ def _prepare(job: Job, scan: ScanFile, outputs: Outputs, baseline: Outputs | Non
     outputs.remove()
     write_status(job.out, outputs.record, status="running")
     with tempfile.TemporaryDirectory() as folder:
-        transform = Path(folder, "rigid.mat")
+        transform = Path(folder, "rigid.txt")
         fixed = baseline.volume() if baseline else None
         prepared = prepare(scan.path, job.recipe, transform, fixed, mask)
         source = scan.path.relative_to(job.bids).as_posix()

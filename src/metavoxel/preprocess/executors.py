@@ -5,7 +5,10 @@ Both yield a subject's outcomes as soon as it is done, and outlive a worker that
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 
@@ -17,6 +20,7 @@ from metavoxel.preprocess.cohort import Job, Outcome, bury, interrupted, run_sub
 
 Executor = Callable[[Sequence[Job]], Iterator[list[Outcome]]]
 
+_LOOK_EVERY = 0.5  # seconds between a worker's looks at whether its parent lives
 # A scan is prepared in one thread: scans beside each other are faster, and give the same bits.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -64,7 +68,9 @@ def _alone(job: Job) -> Iterator[list[Outcome]]:
 
 
 def _pool(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
-    pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent, env=_ONE_THREAD)
+    pool = ProcessPoolExecutor(
+        workers, initializer=_serve, initargs=(os.getpid(),), env=_ONE_THREAD
+    )
     try:
         for future in as_completed([pool.submit(run_subject, job) for job in jobs]):
             yield future.result()
@@ -72,8 +78,19 @@ def _pool(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
         pool.shutdown(wait=True, kill_workers=True)
 
 
-def _leave_interrupts_to_parent() -> None:
+def _serve(parent: int) -> None:
+    """Of a worker: leave interrupts to the parent, and end with it, however it ends.
+
+    A parent that is killed takes no leave of its workers, who would wait for work for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def on_dask(address: str) -> Executor:
@@ -91,7 +108,7 @@ def on_dask(address: str) -> Executor:
 
     def run(jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
         try:
-            client = Client(address, timeout="20s", set_as_default=False)
+            client = Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError):
             raise MetaVoxelError(
                 f"{address}: no dask scheduler answers there. Start one with: dask scheduler"
@@ -100,7 +117,7 @@ def on_dask(address: str) -> Executor:
             futures = client.map(run_subject, jobs, pure=False)
             subjects = {f.key: job for f, job in zip(futures, jobs, strict=True)}
             try:
-                for future in as_they_come(futures):
+                for future in as_they_come(futures, loop=client.loop):
                     try:
                         yield future.result()
                     except KilledWorker:
