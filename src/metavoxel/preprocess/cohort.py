@@ -21,8 +21,10 @@ from metavoxel.data.bids import ScanFile, scan_files
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import remove_leftovers
 from metavoxel.preprocess.derivative import (
+    DESCRIPTION,
     LOGS,
     Outputs,
+    check_recipe,
     file_digest,
     read_status,
     write_status,
@@ -131,16 +133,19 @@ def run_subject(job: Job) -> list[Outcome]:
     """Prepare one subject's scans, in this process."""
     folder = job.out / job.subject
     try:
+        check_recipe(job.out / DESCRIPTION, job.recipe.declaration())  # another node, other tools?
         with _alone_at(folder):
             _tidy(job)
             return _prepare_all(job)
+    except MetaVoxelError as error:
+        reason = str(error)
     except OSError as error:  # not even a folder can be made
         reason = f"{folder} cannot be written ({error.strerror}). Free some space."
-        return [Outcome(job.subject, record, "failed", reason) for record in _records(job)]
     finally:
         for empty in (*folder.glob("**/anat"), *folder.glob("ses-*"), folder):
             with contextlib.suppress(OSError):  # it is not empty
                 empty.rmdir()
+    return [Outcome(job.subject, record, "failed", reason) for record in _records(job)]
 
 
 def _tidy(job: Job) -> None:

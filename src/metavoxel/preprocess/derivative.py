@@ -24,7 +24,7 @@ from metavoxel.preprocess.pipeline import Prepared
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.version import __version__
 
-LOGS = "logs"
+LOGS, DESCRIPTION = "logs", "dataset_description.json"
 # What BIDS has no names for: our own logs and reports, and transforms (a proposal, BEP 14, whose
 # names these are; fMRIPrep keeps its own out of the validator's sight in the same way).
 _NOT_BIDS = (f"{LOGS}/", "qc.tsv", "group_*", "report*", "*_xfm.txt")
@@ -158,7 +158,7 @@ def describe_dataset(out: Path, bids: Path, recipe: Recipe) -> None:
 
     Raises MetaVoxelError if `out` holds what another recipe made: one folder, one preparation.
     """
-    path, declared = out / "dataset_description.json", recipe.declaration()
+    path, declared = out / DESCRIPTION, recipe.declaration()
     # Listed before it is asked for: another process may be writing it now, before all else.
     there = sorted(out.iterdir()) if out.is_dir() else []
     if path.is_file():
