@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: install demo test lint docs bench clean
+.PHONY: install demo test lint docs bench prepare-ixi clean
 
 install: $(READY)
 
@@ -40,6 +40,14 @@ docs: $(DOCS_READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+# Every real scan from raw to derivative, its report, and beside the brains prepared before; about
+# an hour on two cores. Stopped, it goes on where it was.
+IXI ?= ../shared/data/ixi
+prepare-ixi: $(READY)
+	-$(BIN)/metavoxel preprocess $(IXI) prepared-ixi participant --jobs 2
+	$(BIN)/metavoxel preprocess $(IXI) prepared-ixi group
+	$(BIN)/python benchmarks/preprocess.py compare prepared-ixi $(IXI)/derivatives/brain
 
 clean:
 	rm -rf $(VENV) docs/_build demo
