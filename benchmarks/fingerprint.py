@@ -65,7 +65,6 @@ def spoilt(pair: Pair) -> Iterator[tuple[str, nib.Nifti1Image]]:
     inverted = np.where(voxels > 0, voxels.max() - voxels, 0)
     yield "inverted contrast", made(inverted, affine)
     yield "in Talairach's space", made(voxels, TALAIRACH @ affine)
-    halves = voxels[: 2 * (len(voxels) // 2), : 2 * (voxels.shape[1] // 2)]
     x, y, z = (n // 2 for n in voxels.shape)
     halves = voxels[: 2 * x, : 2 * y, : 2 * z].reshape(x, 2, y, 2, z, 2).mean((1, 3, 5))
     coarse = affine @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1]])
@@ -95,7 +94,7 @@ def main(derivative: Path, raw: Path, config_path: Path) -> None:
 
 def pair_of(brain: Path, raw: Path) -> Pair:
     subject = brain.name.split("_")[0]
-    (transform,) = brain.parent.glob("*_xfm.mat")
+    (transform,) = brain.parent.glob("*_xfm.*")
     (scan,) = (raw / subject / "anat").glob(f"{subject}_T1w.nii*")
     return Pair(brain, transform, scan)
 
