@@ -94,7 +94,10 @@ def fit_fingerprint(scans: Iterable[Scan]) -> Fingerprint:
     values["likeness"] = np.array([_likeness(x.ravel(), mean_image) for x in pictures])
     folds = min(_FOLDS, len(seen))
     # On the scans that it was fitted on the discriminant is too sure.
-    values["left_right"] = cross_val_predict(sides, apart, ones, cv=folds) if folds > 1 else ones
+    if folds > 1:
+        values["left_right"] = np.asarray(cross_val_predict(sides, apart, ones, cv=folds))
+    else:
+        values["left_right"] = ones
     return Fingerprint(
         {k: float(x.mean()) for k, x in values.items()},
         {k: float(max(x.std(), _LEAST_SPREAD * abs(x.mean()), 1e-3)) for k, x in values.items()},

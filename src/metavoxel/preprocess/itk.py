@@ -101,13 +101,14 @@ def _same_bits() -> Iterator[Any]:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read at ITK's first use
     try:
         import ants
+        from ants import config
     except ImportError:
         raise missing("Preparing scans needs ANTsPy.") from None
     states = np.random.get_state(), random.getstate()
-    ants.config.set_ants_deterministic(True, _SEED)
+    config.set_ants_deterministic(True, _SEED)
     try:
         yield ants
     finally:
-        ants.config.set_ants_deterministic(False, None)
+        config.set_ants_deterministic(False, None)  # type: ignore[arg-type]
         np.random.set_state(states[0])
         random.setstate(states[1])
