@@ -59,7 +59,8 @@ def tissue_contrast(voxels: np.ndarray) -> float:
 def outlier_scores(table: Sequence[Mapping[str, float]]) -> list[tuple[float, str]]:
     """Per scan, how far its oddest measure lies from the cohort's median, and which one it is.
 
-    In robust standard deviations (1.4826 times the median absolute deviation).
+    In robust standard deviations (1.4826 times the median absolute deviation); in plain ones for a
+    measure on which most of the cohort agrees, such as the share of the mask on the edge, 0.
     """
     if not table:
         return []
@@ -67,5 +68,6 @@ def outlier_scores(table: Sequence[Mapping[str, float]]) -> list[tuple[float, st
     values = np.array([[row[name] for name in names] for row in table], dtype=float)
     distance = np.abs(values - np.median(values, axis=0))
     spread = 1.4826 * np.median(distance, axis=0)
+    spread = np.where(spread > 0, spread, values.std(axis=0))
     scores = distance / np.where(spread > 0, spread, np.inf)
     return [(float(row.max()), names[int(row.argmax())]) for row in scores]
