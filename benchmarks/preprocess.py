@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ import numpy as np
 from metavoxel.data.bids import scan_files
 from metavoxel.data.images import Grid, read_volume, resample
 from metavoxel.preprocess.cohort import find_jobs
-from metavoxel.preprocess.derivative import describe_dataset, read_status
+from metavoxel.preprocess.derivative import describe_dataset
 from metavoxel.preprocess.executors import on_this_machine
 from metavoxel.preprocess.itk import rigid
 from metavoxel.preprocess.pipeline import likeness
@@ -187,17 +188,22 @@ def scaling(bids: Path, scans: int, workers: list[int]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             jobs = find_jobs(bids, Path(folder, "out"), Recipe(), participants=every)
             describe_dataset(jobs[0].out, bids, jobs[0].recipe)
-            load, start = os.getloadavg()[0], time.perf_counter()
+            load, start, before = os.getloadavg()[0], time.perf_counter(), _seconds_of_workers()
             records = [o.record for each in on_this_machine(count)(jobs) for o in each]
             wall = time.perf_counter() - start
-            logs = [read_status(jobs[0].out, record) or {} for record in records]
-            seconds = float(np.median([log["seconds"] for log in logs]))
+            seconds = (_seconds_of_workers() - before) / len(records)
             rate, hours = 3600 * len(records) / wall, _MANY * seconds / _NODE / 3600
             print(
                 f"{count} workers: {len(records)} scans in {wall:.0f} s, {rate:.0f} an hour; "
-                f"{seconds:.1f} s a scan; load before {load:.1f}. On {_NODE} cores at that pace: "
+                f"{seconds:.1f} s of a core a scan; load before {load:.1f}. On {_NODE} free cores: "
                 f"{_MANY:,} x {seconds:.1f} s / {_NODE} = {hours:.1f} h"
             )
+
+
+def _seconds_of_workers() -> float:
+    """Of the processor, by workers that have ended: what runs beside them changes it little."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

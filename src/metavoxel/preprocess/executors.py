@@ -115,15 +115,21 @@ def on_dask(address: str) -> Executor:
             ) from None
         with client:
             futures = client.map(run_subject, jobs, pure=False)
-            subjects = {f.key: job for f, job in zip(futures, jobs, strict=True)}
+            in_hand = {f.key: (f, job) for f, job in zip(futures, jobs, strict=True)}
+            coming = as_they_come(futures, loop=client.loop)
             try:
-                for future in as_they_come(futures, loop=client.loop):
+                for future in coming:
+                    _, job = in_hand.pop(future.key)
                     try:
                         yield future.result()
                     except KilledWorker:
-                        reason = "the dask workers that had it were killed; is there memory enough?"
-                        yield bury(subjects[future.key], reason)[0]
+                        dead, rest = bury(job, "the dask workers that had it were killed")
+                        yield dead
+                        if rest.scans:
+                            again = client.submit(run_subject, rest, pure=False)
+                            in_hand[again.key] = again, rest
+                            coming.add(again)
             finally:
-                client.cancel(futures)
+                client.cancel([future for future, _ in in_hand.values()])
 
     return run
