@@ -17,6 +17,11 @@ import numpy as np
 
 from metavoxel.errors import MetaVoxelError
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -82,6 +87,29 @@ def atomic_array(
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         yield out
         out.flush()
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path` until the block ends, or this process does, however it ends.
+
+    Raises MetaVoxelError(busy) if another process holds it. Where the system has no such locks
+    (Windows), nothing is held.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MetaVoxelError(busy) from None
+        yield
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -159,6 +159,22 @@ def test_a_run_is_not_resumed_on_other_data(cohort: Path, tmp_path: Path) -> Non
         train(bids, config, out, resume=True)
 
 
+def test_two_processes_do_not_train_in_one_folder(cohort: Path, tmp_path: Path) -> None:
+    other = (
+        "import sys, time; from pathlib import Path; from metavoxel.files import locked\n"
+        "with locked(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", other, str(tmp_path / "model.training" / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(MetaVoxelError, match=r"model\.training: another process is training"):
+            train(cohort, tiny_config(steps=1), tmp_path / "model")
+        assert {p.name for p in (tmp_path / "model.training").iterdir()} == {"lock"}
+        process.kill()
+    train(cohort, tiny_config(steps=1, validate_every=1), tmp_path / "model")
+    assert (tmp_path / "model" / "schema.json").is_file()
+
+
 def test_an_autoencoder_that_has_seen_the_test_people_is_named(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

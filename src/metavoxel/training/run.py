@@ -25,7 +25,7 @@ from metavoxel.data.bids import Cohort, check_trainable, read_cohort
 from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write, remove_leftovers
+from metavoxel.files import atomic_write, locked, remove_leftovers
 from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -106,17 +106,19 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
     settled = resolve_precision(config, model)
-    _open_run(folders, config, autoencoder, cohort, split)
-    config = settled  # the run keeps what was given: it may be resumed on another machine
-    volumes = _volumes(folders, parts, schema, console)
-    _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
-    examples = _encode(model, config, folders, parts, volumes, console)
-    _joint_stage(model, config, folders, examples, console)
-    preparation = fit_preparation(parts["train"], volumes["train"])
-    files = model_files(
-        model, config, parts, split, examples, folders.run, autoencoder, preparation
-    )
-    save_model(model, folders.model, files)
+    busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
+    with locked(folders.run / "lock", busy):
+        _open_run(folders, config, autoencoder, cohort, split)
+        config = settled  # the run keeps what was given: it may be resumed on another machine
+        volumes = _volumes(folders, parts, schema, console)
+        _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
+        examples = _encode(model, config, folders, parts, volumes, console)
+        _joint_stage(model, config, folders, examples, console)
+        preparation = fit_preparation(parts["train"], volumes["train"])
+        files = model_files(
+            model, config, parts, split, examples, folders.run, autoencoder, preparation
+        )
+        save_model(model, folders.model, files)
     console.print(f"Model written to {escape(str(folders.model))}")
     return model
 
