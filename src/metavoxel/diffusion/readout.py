@@ -71,6 +71,10 @@ class GaussianReadOut(CombinedProcess):
         velocity_loss = super().loss(prediction, z0, t, noise)
         return velocity_loss + VARIANCE_WEIGHT * surprise.flatten(1).mean(1)
 
+    def spread(self, prediction: Tensor) -> Tensor:
+        """The standard deviation (B, 1) of p(z_0 | rest) that a prediction states."""
+        return self._read(prediction)[1].sqrt()
+
     def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """m and r, each (B, 1)."""
         mean, log_variance = prediction.float().chunk(2, dim=-1)

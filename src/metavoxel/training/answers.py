@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from metavoxel.inference.ask import ask_encoded
+from metavoxel.inference.calibration import crps, sample_variance
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import JointTraining
 from metavoxel.training.examples import Examples
@@ -90,12 +91,13 @@ def _score(
     truth, samples = truth[observed], samples[observed]
     if name in model.scalings:
         centre = point[name][observed] if name in point else samples.mean(1)
-        n = samples.shape[1]
         squared = (samples.mean(1) - truth).square().mean()
+        drawn = samples.numpy()
+        variance = sample_variance(drawn).mean() if samples.shape[1] > 1 else 0.0
         return {
             "mae": float((centre - truth).abs().mean()),
-            "crps": float(crps(samples, truth).mean()),
-            "calibration": float(samples.var(1).mean() * (1 + 1 / n) / squared) if n > 1 else 0.0,
+            "crps": float(crps(drawn, truth.numpy()).mean()),
+            "calibration": float(variance / squared),
         }
     labels = len(model.labels[name].labels)
     counts = torch.nn.functional.one_hot(samples.long(), labels).sum(1).double() + 1
@@ -106,14 +108,3 @@ def _score(
         "accuracy": float((best.argmax(1) == truth).double().mean()),
         "log_loss": float(-chosen.log().mean()),
     }
-
-
-def crps(samples: Tensor, truth: Tensor) -> Tensor:
-    """Continuous ranked probability score of samples (n, m) against truth (n,), shape (n,).
-
-    The unbiased estimator E|X - y| - E|X - X'| / 2 (Gneiting and Raftery, 2007, Eq. 21).
-    """
-    m = samples.shape[1]
-    near = (samples - truth[:, None]).abs().mean(1)
-    pairs = (samples[:, :, None] - samples[:, None, :]).abs().sum((1, 2))
-    return near - pairs / (2 * m * max(1, m - 1))

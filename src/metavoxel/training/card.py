@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split
+from metavoxel.inference.ask import ask_encoded
+from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.inference.selftest import selftest_record
+from metavoxel.inference.spread import stated_spread
 from metavoxel.model import MetaVoxel
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.training.answers import held_out_scores
@@ -62,6 +66,29 @@ def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
         "samples": _CALIBRATION_SAMPLES,
         "steps": _CALIBRATION_STEPS,
         "scores": scores,
+        "one_evaluation": {v: c.to_json() for v, c in point_calibration(model, examples).items()},
+    }
+
+
+def point_calibration(model: MetaVoxel, examples: Examples) -> dict[str, Calibration]:
+    """How far the one-evaluation answers given the images may be off, by continuous variable."""
+    rows = torch.stack([examples.observed[v] for v in model.schema.images]).all(0).nonzero()[:, 0]
+    asked = [*model.schema.continuous]
+    if model.config.sampling.point != "one_evaluation" or not len(rows) or not asked:
+        return {}
+    z0, observed = examples.batch(rows, torch.zeros_like(rows))
+    known = {v: z0[v].to(model.device) for v in model.schema.images}
+    means = ask_encoded(model, asked, known, len(rows), 0, seed=0).point
+    spreads = stated_spread(model, asked, known, len(rows), seed=0)
+    truth = model.decode({v: z0[v] for v in asked})
+    return {
+        v: calibrate(
+            means[v].numpy(),
+            spreads[v].numpy() if v in spreads else None,
+            truth[v].masked_fill(~observed[v], torch.nan).numpy(),
+        )
+        for v in asked
+        if bool(observed[v].any())
     }
 
 
@@ -118,6 +145,9 @@ All scalars asked given the images, {scores["samples"]} samples, {scores["steps"
 | variable | scores |
 |---|---|
 {measured}
+
+calibration.json also holds, for every continuous variable, split-conformal quantiles of the
+one-evaluation answers on these records, and the line of their bias.
 
 ## Limits
 - {weights:.1f} M weights trained on {len(parts["train"].subjects)} people: with few people it
