@@ -329,17 +329,26 @@ def verify(model: ModelFolder) -> None:
 @app.command()
 def evaluate(
     model: ModelFolder,
-    bids: Annotated[Path, typer.Argument(help="the BIDS folder it was trained on")],
-    out: Annotated[Path, typer.Option(help="folder for the report and answers.csv")],
+    bids: Annotated[Path, typer.Argument(help="BIDS folder: the one it was trained on, or any")],
+    out: Annotated[Path, typer.Option(help="folder for the report; goes on where one was stopped")],
     samples: Annotated[int, typer.Option(min=1, help="samples behind the calibration")] = 32,
     seed: Seed = 0,
     any_preparation: AnyPreparation = False,
+    external: Annotated[
+        bool,
+        typer.Option("--external", help="the people are others than the model's, if of equal name"),
+    ] = False,
 ) -> None:
-    """Score a model on its test subjects: every scalar given the images, beside baselines."""
+    """Score a model on people it never saw: every scalar given the images, beside baselines.
+
+    Of a cohort with the model's training subjects only its test subjects count; a cohort of other
+    people counts whole.
+    """
     from metavoxel.evaluation.report import as_markdown
     from metavoxel.evaluation.report import evaluate as run
 
-    sys.stdout.write(as_markdown(run(model, bids, out, samples, seed, errors, any_preparation)))
+    report = run(model, bids, out, samples, seed, errors, any_preparation, external)
+    sys.stdout.write(as_markdown(report))
 
 
 @app.command()

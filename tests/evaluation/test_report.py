@@ -1,57 +1,52 @@
-"""The report of a model: its figures follow from its own table of answers."""
+"""The report of a model: its figures follow from its own table of answers, on any cohort."""
 
 from __future__ import annotations
 
 import csv
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from folders import AGE, SEX, noise, schema, write_bids, write_nifti
-from metavoxel.data.splits import Split, write_split
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation import systems
 from metavoxel.evaluation.report import as_markdown, evaluate
-from metavoxel.model import MetaVoxel, ModelConfig, save_model
+from metavoxel.inference.calibration import calibrate
+from small import write_cohort, write_model_folder, write_own_cohort
 
-SETTINGS = {
-    "encoding": {"kind": "identity"},
-    "denoiser": {"channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8},
-    "sampling": {"steps": 2},
-}
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """An untrained model, and a cohort of 12 whose last 4 are its test subjects, one of no age."""
-    ages = [*range(30, 85, 5), "n/a"]
-    names = [f"sub-{i:02d}" for i in range(12)]
-    rows = [f"{s} {a} {'FM'[i % 2]}" for i, (s, a) in enumerate(zip(names, ages, strict=True))]
-    bids = write_bids(tmp_path / "bids", ["participant_id age sex", *rows], [])
-    for i, s in enumerate(names):
-        write_nifti(bids / s / "anat" / f"{s}_T1w.nii.gz", noise(8, 8, 8) ** (1 + i / 12))
-    of = schema(age=AGE, sex=SEX)
-    model = MetaVoxel(of, ModelConfig.model_validate(SETTINGS), {"age": LinearScaling(0, 100, 0.5)})
-    save_model(model, tmp_path / "model")
-    split = Split(tuple(names[:6]), tuple(names[6:8]), tuple(names[8:]), "by hand")
-    write_split(split, tmp_path / "model" / "split.json")
-    return tmp_path / "model", bids
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return write_model_folder(tmp_path / "model")
 
 
-def test_the_figures_follow_from_the_answers(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    report = evaluate(*folders, tmp_path / "out", 24, 0, QUIET)
-    with (tmp_path / "out" / "answers.csv").open() as file:
-        rows = list(csv.DictReader(file))
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    return write_own_cohort(tmp_path / "bids")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_figures_follow_from_the_answers(model: Path, bids: Path, tmp_path: Path) -> None:
+    report = evaluate(model, bids, tmp_path / "out", 24, 0, QUIET)
+    rows = rows_of(tmp_path / "out" / "answers.csv")
     ages = [r for r in rows if r["variable"] == "age"]
     sexes = [r for r in rows if r["variable"] == "sex"]
     assert [r["record"] for r in ages] == ["sub-08", "sub-09", "sub-10"]
     assert [r["truth"] for r in sexes] == ["F", "M", "F", "M"]
-    systems = list(report["scores"]["age"])
-    assert systems == [*rows[0]][3:]
-    for system in systems:
+    names = list(report["scores"]["age"])
+    assert names == [*rows[0]][3:]
+    for system in names:
         error = np.mean([abs(float(r[system]) - float(r["truth"])) for r in ages])
         assert report["scores"]["age"][system]["mae"]["value"] == pytest.approx(error, rel=1e-4)
         hits = np.mean([r[system] == r["truth"] for r in sexes])
@@ -60,10 +55,154 @@ def test_the_figures_follow_from_the_answers(folders: tuple[Path, Path], tmp_pat
     assert report["scores"]["age"]["population mean / majority"]["mae"]["value"] == 27.5
     assert (tmp_path / "out" / "montage-image.png").stat().st_size > 1000
     assert as_markdown(report) == (tmp_path / "out" / "report.md").read_text()
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
 
 
-def test_another_cohort_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    rows = ["participant_id age sex", "sub-90 40 F", "sub-91 50 M"]
-    other = write_bids(tmp_path / "other", rows, ["sub-90_T1w"])
-    with pytest.raises(MetaVoxelError, match="none of the model's 4 test subjects is here"):
-        evaluate(folders[0], other, tmp_path / "out", 2, 0, QUIET)
+def test_gains_and_the_table_of_scores_say_the_same(
+    model: Path, bids: Path, tmp_path: Path
+) -> None:
+    report = evaluate(model, bids, tmp_path / "out", 3, 0, QUIET)
+    table = {
+        (r["variable"], r["system"], r["measure"]): r for r in rows_of(tmp_path / "out/scores.csv")
+    }
+    assert len(table) == sum(len(m) for v in report["scores"].values() for m in v.values())
+    for v, measure, sign in (("age", "mae", 1), ("sex", "accuracy", -1)):
+        own = float(table[v, "one evaluation", measure]["value"])
+        for system, gain in report["gains"][v].items():
+            other = float(table[v, system, measure]["value"])
+            assert gain["value"] == pytest.approx(sign * (other - own), abs=1e-6)
+    # One answer for all has no correlation with anything.
+    assert table["age", "population mean / majority", "r"]["value"] == "n/a"
+
+
+def test_the_page_holds_everything_and_calls_nobody(
+    model: Path, bids: Path, tmp_path: Path
+) -> None:
+    evaluate(model, bids, tmp_path / "out", 24, 0, QUIET)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "{{" not in page
+    assert set(re.findall(r'(?:src|href)="([^"#]{4})', page)) == {"data"}
+    # Of age: predicted and true, bias, coverage, PIT; of sex: reliability, ROC, confusion.
+    assert page.count("data:image/svg+xml") == 7
+    assert page.count("data:image/png") == 1
+    assert "sub-0" not in page  # nobody is named
+
+
+def test_a_cohort_of_other_people_counts_whole(model: Path, tmp_path: Path) -> None:
+    other = write_cohort(tmp_path / "other", ["sub-90 40 F", "sub-91 50 M", "sub-92 n/a M"])
+    report = evaluate(model, other, tmp_path / "out", 2, 0, QUIET)
+    assert "external cohort" in report["people"]
+    assert (report["test_records"], report["training_records"]) == (3, 0)
+    assert report["scores"]["age"]["one evaluation"]["mae"]["n"] == 2
+    assert [*report["scores"]["sex"]] == ["one evaluation", "2 samples, exact", "3 samples, exact"]
+    assert "external cohort" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_variable_that_the_cohort_does_not_have_is_not_scored_and_this_is_said(
+    model: Path, tmp_path: Path
+) -> None:
+    rows = ["sub-90 F", "sub-91 F"]
+    other = write_cohort(tmp_path / "other", rows, "participant_id sex")
+    report = evaluate(model, other, tmp_path / "out", 2, 0, QUIET)
+    assert report["left_out"] == ["age not scored: the cohort has no such column"]
+    assert [*report["scores"]] == ["sex"]
+    # One class only: no curve, and no page that fails on it.
+    assert report["scores"]["sex"]["one evaluation"]["auroc"]["value"] is None
+
+
+def test_a_cohort_without_any_truth_is_refused(model: Path, tmp_path: Path) -> None:
+    other = write_cohort(tmp_path / "other", ["sub-90 n/a n/a"])
+    with pytest.raises(MetaVoxelError, match="none of the 1 records to score has a value for any"):
+        evaluate(model, other, tmp_path / "out", 2, 0, QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_answers_by_sampling_is_compared_by_its_samples(
+    bids: Path, tmp_path: Path
+) -> None:
+    model = write_model_folder(tmp_path / "sampling", point="samples")
+    report = evaluate(model, bids, tmp_path / "out", 5, 0, QUIET)
+    assert report["reference"] == "5 samples, exact"
+    assert report["calibration"] == {}
+    assert "coverage_50" in report["scores"]["age"]["5 samples, exact"]
+
+
+def test_conformal_intervals_are_the_models_own_or_come_from_its_validation_subjects(
+    model: Path, bids: Path, tmp_path: Path
+) -> None:
+    """An older model folder holds none; two validation subjects give the 50 % interval alone."""
+    fitted = evaluate(model, bids, tmp_path / "fitted", 2, 0, QUIET)
+    assert fitted["calibration"]["age"]["n"] == 2
+    scores = fitted["scores"]["age"]["one evaluation"]
+    assert "conformal_50" in scores
+    assert "conformal_80" not in scores
+    everything = calibrate(np.zeros(40), None, np.full(40, 1000.0))
+    stored = {"one_evaluation": {"age": everything.to_json()}}
+    (model / "calibration.json").write_text(json.dumps(stored))
+    own = evaluate(model, bids, tmp_path / "own", 2, 0, QUIET)
+    assert own["calibration"]["age"] == everything.to_json()
+    assert own["scores"]["age"]["one evaluation"]["conformal_95"]["value"] == 1
+    assert own["scores"]["age"]["one evaluation"]["conformal_width_90"]["value"] == 2000
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
+    model: Path, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of a system: what was answered is not asked again."""
+    monkeypatch.setattr(systems, "BATCH", 4)  # one record of four samples at a time
+    monkeypatch.setattr(systems, "_SAVE_EVERY", 0)
+    whole = evaluate(model, bids, tmp_path / "whole", 4, 0, QUIET)
+    asked: list[tuple[int, int]] = []
+    answer = systems.answer
+
+    def counted(*of: object, **more: object) -> systems.SystemAnswers:
+        asked.append((int(of[3]), len(asked)))  # type: ignore[call-overload]
+        if len(asked) == 7 and not resumed:
+            raise KeyboardInterrupt
+        return answer(*of, **more)  # type: ignore[arg-type]
+
+    resumed = False
+    monkeypatch.setattr(systems, "answer", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, bids, tmp_path / "out", 4, 0, QUIET)
+    # One evaluation of all four records, four pieces of 3 samples; one of 4, and the one that fell.
+    assert [count for count, _ in asked] == [0, 3, 3, 3, 3, 4, 4]
+    assert not (tmp_path / "out" / "report.json").exists()
+    resumed, asked[:] = True, []
+    again = evaluate(model, bids, tmp_path / "out", 4, 0, QUIET)
+    assert [count for count, _ in asked] == [4, 4, 4]
+    for part in ("scores", "gains", "pit"):
+        assert again[part] == whole[part]
+    asked.clear()
+    evaluate(model, bids, tmp_path / "out", 4, 0, QUIET)
+    assert asked == []
+
+
+@pytest.mark.parametrize("changed", ["seed", "weights", "table", "scan"])
+def test_answers_are_kept_for_the_same_model_cohort_and_seed_alone(
+    changed: str, model: Path, bids: Path, tmp_path: Path
+) -> None:
+    evaluate(model, bids, tmp_path / "out", 2, 0, QUIET)
+    kept = tmp_path / "out" / "answers" / "2-samples-exact.npz"
+    first, seed = kept.read_bytes(), 0
+    if changed == "seed":
+        seed = 1
+    elif changed == "weights":
+        write_model_folder(model)
+    elif changed == "table":
+        table = bids / "participants.tsv"
+        table.write_text(table.read_text().replace("sub-08\t70", "sub-08\t71"))
+    else:
+        scan = bids / "sub-08" / "anat" / "sub-08_T1w.nii.gz"
+        scan.write_bytes((bids / "sub-01" / "anat" / "sub-01_T1w.nii.gz").read_bytes())
+    evaluate(model, bids, tmp_path / "out", 2, seed, QUIET)
+    assert kept.read_bytes() != first
+
+
+def test_a_damaged_file_of_answers_is_answered_again(
+    model: Path, bids: Path, tmp_path: Path
+) -> None:
+    whole = evaluate(model, bids, tmp_path / "out", 2, 0, QUIET)
+    for path in (tmp_path / "out" / "answers").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert evaluate(model, bids, tmp_path / "out", 2, 0, QUIET)["scores"] == whole["scores"]

@@ -40,20 +40,39 @@ def kernel_ridge(voxels: np.ndarray, values: np.ndarray, test: np.ndarray) -> np
     return search.predict(x_test) + centre
 
 
+def frequencies(train: np.ndarray, labels: int, count: int) -> np.ndarray:
+    """How frequent each of the labels 0 ... K - 1 is in training (n,), `count` times: (count, K).
+
+    One is added to each, as if every label had been seen once more.
+    """
+    seen = np.bincount(train.astype(int), minlength=labels) + 1.0
+    return np.tile(seen / seen.sum(), (count, 1))
+
+
 def logistic(voxels: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Penalised logistic regression of labels (n,) on voxels (n, d), applied to test (m, d).
+    """Penalised logistic regression of labels (n,) on voxels (n, d), applied to test (m, d)."""
+    classes, probabilities = logistic_probabilities(voxels, labels, test)
+    return classes[probabilities.argmax(1)]
+
+
+def logistic_probabilities(
+    voxels: np.ndarray, labels: np.ndarray, test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that occur in training (k,), and their probabilities (m, k).
 
     It works in the space the training records span, which gives the same classifier at the cost of
-    n x n matrices. The penalty is chosen by 5-fold cross-validation within the training records.
+    n x n matrices. The penalty is chosen by 5-fold cross-validation within the training records;
+    where a label occurs once, that cannot be, and the answer is how frequent the labels are.
     """
+    classes, counts = np.unique(labels, return_counts=True)
+    folds = int(min(5, counts.min()))
+    if folds < 2 or len(classes) < 2:
+        return classes, np.tile(counts / counts.sum(), (len(test), 1))
     middle = voxels.mean(0)
     _, _, basis = np.linalg.svd(voxels - middle, full_matrices=False)
     x, x_test = (voxels - middle) @ basis.T, (test - middle) @ basis.T
     scale = float(x.std())
-    folds = int(min(5, np.unique(labels, return_counts=True)[1].min()))
     model = make_pipeline(StandardScaler(with_std=False), LogisticRegression(max_iter=2000))
     grid = {"logisticregression__C": list(_PENALTIES / scale**2)}
-    if folds < 2:
-        return majority(labels, len(test))
     search = GridSearchCV(model, grid, scoring="neg_log_loss", cv=folds)
-    return search.fit(x, labels).predict(x_test)
+    return classes, search.fit(x, labels).predict_proba(x_test)

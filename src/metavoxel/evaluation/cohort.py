@@ -1,0 +1,173 @@
+"""Which records of a cohort a model may be scored on, and those records as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from metavoxel.data.bids import Cohort, participants_file, read_cohort
+from metavoxel.data.images import as_scan, read_scan
+from metavoxel.data.splits import Split
+from metavoxel.data.tables import read_table
+from metavoxel.errors import MetaVoxelError
+from metavoxel.preprocess.preparation import Preparation
+from metavoxel.schema import Schema
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A cohort as arrays: images (n, C, *grid); scalars as numbers or label indices, or NaN."""
+
+    images: dict[str, np.ndarray]
+    scalars: dict[str, np.ndarray]
+    records: tuple[str, ...] = ()  # their names
+    subjects: tuple[str, ...] = ()  # whose they are
+
+    def __len__(self) -> int:
+        return len(next(iter(self.scalars.values())))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A cohort's records by what the model may have seen of them.
+
+    `people` says who the test records are of, `left_out` what was not scored and why.
+    """
+
+    test: Cohort
+    training: Cohort
+    validation: Cohort
+    people: str
+    left_out: tuple[str, ...]
+
+
+def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Parts:
+    """Read a cohort under the variables that it has, and take its records apart.
+
+    A cohort that shares no subject with the model's training and validation subjects is external:
+    all of it is scored. Otherwise the model's test subjects are. With `external` the people are
+    others though their names may be the same. Raises MetaVoxelError if nobody is left.
+    """
+    present = _present(bids, schema)
+    cohort = read_cohort(bids, present)
+    absent = [v for v in schema.scalars if v not in present]
+    notes = [f"{', '.join(absent)} not scored: the cohort has no such column"] if absent else []
+    here, nobody = set(cohort.subjects), cohort.only([])
+    seen = here & {*split.train, *split.validation}
+    if external or not seen:
+        shared = 0 if external else len(here & set(split.test))
+        people = "an external cohort: it shares no subject with the model's training"
+        if external:
+            people = "an external cohort: its people are said to be none of the model's"
+        elif shared:
+            people += f"; {shared} of its {len(here)} subjects are the model's test subjects"
+        return Parts(cohort, nobody, nobody, people, tuple(notes))
+    test = cohort.only(split.test)
+    if not test.records:
+        raise MetaVoxelError(
+            f"{bids}: {len(seen)} of its subjects trained the model, and none is among its "
+            f"{len(split.test)} test subjects. Give a cohort with test subjects, or one of other "
+            "people; if they are others of the same names, add --external."
+        )
+    strangers = here - seen - set(split.test)
+    for count, why in (
+        (len(seen), "the model was trained or validated on them"),
+        (len(strangers), "they are not among the model's test subjects"),
+    ):
+        if count:
+            notes.append(f"{count} subjects not scored: {why}")
+    people = f"the model's test subjects ({split.made})"
+    training, validation = cohort.only(split.train), cohort.only(split.validation)
+    return Parts(test, training, validation, people, tuple(notes))
+
+
+def _present(bids: Path, schema: Schema) -> Schema:
+    """The schema without the scalars that the cohort has no column for."""
+    path = participants_file(Path(bids))
+    columns = set(read_table(path).columns)
+    for folder in {Path(bids), path.parent}:
+        for sessions in folder.glob("sub-*/sub-*_sessions.tsv"):
+            columns |= set(read_table(sessions, "session_id").columns)
+    kept = {v: kind for v, kind in schema.variables.items() if v in schema.images or v in columns}
+    if len(kept) == len(schema.images):
+        raise MetaVoxelError(
+            f"{path}: it has none of the model's columns {', '.join(schema.scalars)}, so there is "
+            "no truth to compare with. Name its columns as the model does."
+        )
+    return Schema(variables=kept)
+
+
+def as_table(schema: Schema, cohort: Cohort) -> Table:
+    """The records that have every image, as arrays."""
+    records = [r for r in cohort.records if all(v in r.values for v in schema.images)]
+    if not records:
+        raise MetaVoxelError(
+            f"{cohort.root}: none of the {len(cohort.records)} records asked about has an image."
+        )
+    images = {
+        v: np.stack([read_scan(Path(str(r.values[v])), kind).array for r in records])
+        for v, kind in schema.images.items()
+    }
+    scalars = {}
+    for v, kind in schema.scalars.items():
+        labels = getattr(kind, "labels", None)
+        column = np.full(len(records), np.nan)
+        for i, r in enumerate(records):
+            if v in r.values:
+                x = r.values[v]
+                column[i] = labels.index(str(x)) if labels else float(str(x))
+        scalars[v] = column
+    names, subjects = tuple(r.id for r in records), tuple(r.subject for r in records)
+    return Table(images, scalars, names, subjects)
+
+
+def has_images(cohort: Cohort) -> bool:
+    """Whether any record has every image."""
+    return any(all(v in r.values for v in cohort.schema.images) for r in cohort.records)
+
+
+def check_preparation(preparation: Preparation, cohort: Cohort, table: Table) -> None:
+    """As of every scan that a model is asked about. Raises MetaVoxelError."""
+    values = {r.id: r.values for r in cohort.records}
+    for v, arrays in table.images.items():
+        kind = cohort.schema.images[v]
+        for record, array in zip(table.records, arrays, strict=True):
+            path = Path(str(values[record][v]))
+            preparation.check(v, path, as_scan(array, path, kind))
+
+
+def identity(cohort: Cohort, records: Sequence[str]) -> list[str]:
+    """A line per record that changes when its values or the file of an image do."""
+    chosen = set(records)
+    return [
+        " ".join([r.id, *(f"{v}={_version(x)}" for v, x in sorted(r.values.items()))])
+        for r in cohort.records
+        if r.id in chosen
+    ]
+
+
+def _version(value: float | str | Path) -> str:
+    if not isinstance(value, Path):
+        return str(value)
+    state = value.stat()
+    return f"{value.name} {state.st_size} {state.st_mtime_ns}"
+
+
+def join(first: Table, second: Table) -> Table:
+    """The records of both."""
+    return replace(
+        first,
+        images=_joined(first.images, second.images),
+        scalars=_joined(first.scalars, second.scalars),
+        records=first.records + second.records,
+        subjects=first.subjects + second.subjects,
+    )
+
+
+def _joined(
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {v: np.concatenate([x, second[v]]) for v, x in first.items()}

@@ -1,0 +1,252 @@
+"""The systems of a report: the model's own ways to answer, and baselines; kept as they finish."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from metavoxel.encoding.scalars import OneHot
+from metavoxel.evaluation.baselines import (
+    frequencies,
+    kernel_ridge,
+    logistic_probabilities,
+    majority,
+    population_mean,
+)
+from metavoxel.evaluation.cohort import Table
+from metavoxel.files import atomic_write
+from metavoxel.inference.ask import BATCH, IMAGES, ask_encoded
+from metavoxel.inference.spread import stated_spread
+from metavoxel.model import MetaVoxel
+from metavoxel.schema import Schema
+
+FEW = 3  # the paper's number of samples
+ONE = "one evaluation"
+SIMPLE, LINEAR = "population mean / majority", "ridge / logistic on voxels"
+_SAVE_EVERY = 20.0  # seconds of answers that an interruption may cost
+_UNSEEN = 1e-3  # probability of a label that training never saw, before normalising
+
+Progress = Callable[[str, int, int], None]  # (system, records done, of)
+
+
+@dataclass(frozen=True, eq=False)
+class SystemAnswers:
+    """One system's answers by variable: `points` (n,), numbers or label indices; `samples` (n, m);
+    `probabilities` (n, K) of categoricals; `spreads` (n,), stated standard deviations."""
+
+    points: Mapping[str, np.ndarray]
+    samples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
+    spreads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0  # all of them together
+
+    def __len__(self) -> int:
+        return len(next(iter(self.points.values())))
+
+
+_ARRAYS = ("points", "samples", "probabilities", "spreads")
+
+
+def joined(first: SystemAnswers | None, more: SystemAnswers) -> SystemAnswers:
+    """The answers to the records of one, then of the other."""
+    if first is None:
+        return more
+    parts = {
+        kind: {v: np.concatenate([x, getattr(more, kind)[v]]) for v, x in of_kind.items()}
+        for kind in _ARRAYS
+        for of_kind in [getattr(first, kind)]
+    }
+    return SystemAnswers(**parts, seconds=first.seconds + more.seconds)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Answers on disk, one file a system, good for one model, cohort and seed alone (`key`)."""
+
+    folder: Path
+    key: str
+
+    def read(self, system: str) -> SystemAnswers | None:
+        """What is there of a system: all of it, its first records, or None."""
+        try:
+            with np.load(self._path(system), allow_pickle=False) as file:
+                if str(file["key"]) != self.key:
+                    return None
+                parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _ARRAYS}
+                for name in file.files:
+                    kind, _, v = name.partition("/")
+                    if v:
+                        parts[kind][v] = file[name]
+                return SystemAnswers(**parts, seconds=float(file["seconds"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+            # It is absent or damaged: answer again.
+            return None
+
+    def write(self, system: str, answers: SystemAnswers) -> None:
+        arrays = {f"{kind}/{v}": x for kind in _ARRAYS for v, x in getattr(answers, kind).items()}
+        about = {"key": np.array(self.key), "seconds": np.array(answers.seconds)}
+        with atomic_write(self._path(system)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **about, **arrays)
+
+    def _path(self, system: str) -> Path:
+        name = "".join(c if c.isalnum() else "-" for c in system)
+        return self.folder / f"{'-'.join(filter(None, name.split('-')))}.npz"
+
+
+def model_answers(
+    model: MetaVoxel,
+    asked: Sequence[str],
+    table: Table,
+    samples: int,
+    seed: int,
+    kept: Kept,
+    progress: Progress,
+) -> dict[str, SystemAnswers]:
+    """The model's answers: in one evaluation if it can, from few samples, from many."""
+    engine = model.config.sampling.conditioner
+    counts = {f"{count} samples, {engine}": count for count in sorted({FEW, samples})}
+    if model.config.sampling.point == "one_evaluation":
+        counts = {ONE: 0, **counts}
+    return {
+        system: _in_pieces(system, model, asked, table, count, seed, kept, progress)
+        for system, count in counts.items()
+    }
+
+
+def _in_pieces(
+    system: str,
+    model: MetaVoxel,
+    asked: Sequence[str],
+    table: Table,
+    count: int,
+    seed: int,
+    kept: Kept,
+    progress: Progress,
+) -> SystemAnswers:
+    """As many records at once as fill a batch; what is answered is kept every few seconds.
+
+    Every piece has its own seed, so that it is answered alike wherever a run was interrupted.
+    """
+    answers, piece, saved = kept.read(system), max(1, BATCH // max(1, count)), time.monotonic()
+    for start in range(0 if answers is None else len(answers), len(table), piece):
+        progress(system, start, len(table))
+        rows = slice(start, start + piece)
+        images = {v: x[rows] for v, x in table.images.items()}
+        own = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
+        answers = joined(answers, answer(model, asked, images, count, own))
+        done = len(answers) == len(table)
+        if done or time.monotonic() - saved > _SAVE_EVERY:
+            kept.write(system, answers)
+            saved = time.monotonic()
+    progress(system, len(table), len(table))
+    assert answers is not None
+    return answers
+
+
+def answer(
+    model: MetaVoxel, asked: Sequence[str], images: Mapping[str, np.ndarray], count: int, seed: int
+) -> SystemAnswers:
+    """Ask for scalars given images (n, C, *grid): from `count` samples, or 0 for one evaluation."""
+    start, n = time.perf_counter(), len(next(iter(images.values())))
+    z0 = {v: _encoded(model, v, x) for v, x in images.items()}
+    if count == 0:
+        point = ask_encoded(model, asked, z0, n, 0, seed).point
+        spreads = stated_spread(model, asked, z0, n, seed)
+        raw = {v: x.double().numpy() for v, x in point.items()}
+        probabilities = {v: _normalised(x) for v, x in raw.items() if x.ndim == 2}
+        points = {v: x if x.ndim == 1 else x.argmax(1).astype(float) for v, x in raw.items()}
+        spread = {v: x.numpy() for v, x in spreads.items()}
+        return SystemAnswers(points, {}, probabilities, spread, time.perf_counter() - start)
+    # The one evaluation is timed on its own.
+    settings = model.config.sampling.model_copy(update={"point": "samples"})
+    drawn = ask_encoded(model, asked, z0, n, count, seed, settings).samples
+    samples = {v: x.double().numpy() for v, x in drawn.items()}
+    seconds = time.perf_counter() - start
+    counts = {v: _counts(samples[v], k.labels) for v, k in model.labels.items() if v in samples}
+    points = {v: _majority(counts[v], x) if v in counts else x.mean(1) for v, x in samples.items()}
+    return SystemAnswers(
+        points, samples, {v: _normalised(c + 1) for v, c in counts.items()}, {}, seconds
+    )
+
+
+def _encoded(model: MetaVoxel, name: str, images: np.ndarray) -> torch.Tensor:
+    parts = torch.from_numpy(images).split(IMAGES)
+    return torch.cat([model.encode({name: part})[name] for part in parts])
+
+
+def _counts(samples: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """How often each label was drawn, (n, K)."""
+    return OneHot(tuple(labels)).encode(torch.from_numpy(samples)).sum(1).double().numpy()
+
+
+def _majority(counts: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """The label drawn most often; a tie goes to a label drawn first."""
+    counts = counts.copy()
+    counts[np.arange(len(samples)), samples[:, 0].astype(int)] += 0.5
+    return counts.argmax(1).astype(float)
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    return x / x.sum(1, keepdims=True)
+
+
+def baseline_answers(
+    schema: Schema, training: Table, test: Table, kept: Kept, progress: Progress
+) -> dict[str, SystemAnswers]:
+    """Population mean or majority; ridge and logistic regression on the voxels.
+
+    A variable without a value in training has no baseline, and is missing from the answers.
+    """
+    fits = {SIMPLE: _simple, LINEAR: _linear}
+    out = {}
+    for system, fit in fits.items():
+        found = kept.read(system)
+        if found is None:
+            progress(system, 0, len(test))
+            found = fit(schema, training, test)
+            kept.write(system, found)
+        progress(system, len(test), len(test))
+        out[system] = found
+    return out
+
+
+def _simple(schema: Schema, training: Table, test: Table) -> SystemAnswers:
+    points, probabilities = {}, {}
+    for v, kind in schema.scalars.items():
+        values = training.scalars[v][~np.isnan(training.scalars[v])]
+        labels, n = getattr(kind, "labels", None), len(test)
+        if not len(values):
+            continue
+        points[v] = majority(values, n) if labels else population_mean(values, n)
+        if labels:
+            probabilities[v] = frequencies(values, len(labels), n)
+    return SystemAnswers(points, {}, probabilities)
+
+
+def _linear(schema: Schema, training: Table, test: Table) -> SystemAnswers:
+    x, x_test = (
+        np.concatenate([i.reshape(len(i), -1) for i in t.images.values()], axis=1)
+        for t in (training, test)
+    )
+    points, probabilities = {}, {}
+    for v, kind in schema.scalars.items():
+        known = ~np.isnan(training.scalars[v])
+        values, seen = training.scalars[v][known], x[known]
+        labels = getattr(kind, "labels", None)
+        if len(values) < 2:
+            continue
+        if not labels:
+            points[v] = kernel_ridge(seen, values, x_test)
+            continue
+        classes, said = logistic_probabilities(seen, values, x_test)
+        every = np.full((len(test), len(labels)), _UNSEEN)
+        every[:, classes.astype(int)] = said
+        points[v], probabilities[v] = every.argmax(1).astype(float), _normalised(every)
+    return SystemAnswers(points, {}, probabilities)
