@@ -15,6 +15,7 @@ import pytest
 
 from conftest import Cohort, raw, write_raw_cohort
 from metavoxel.data.bids import scan_files
+from metavoxel.data.quality import Decision, append_decision, now, read_decisions
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, Outcome, bury, find_jobs, interrupted, run_subject
 from metavoxel.preprocess.derivative import Outputs, file_digest, read_status, write_status
@@ -114,7 +115,10 @@ def test_a_baseline_that_fails_hands_over_to_the_next_visit_and_takes_over_when_
 
 
 def test_content_counts_and_dates_do_not(cohort: Cohort, tmp_path: Path) -> None:
+    """And what was decided of a scan that is prepared again is to be decided again."""
     here = cohort.copy(tmp_path)
+    judged = Decision("sub-02", "n/a", "sub-02_T1w", "pass", "n/a", "me", now())
+    append_decision(here.out, judged)
     before = stamps(here.out)
     os.utime(raw(here.bids, "sub-02"))  # touched, and the same
     assert outcomes(here, "sub-02") == [("sub-02_T1w", "skipped")]
@@ -124,6 +128,7 @@ def test_content_counts_and_dates_do_not(cohort: Cohort, tmp_path: Path) -> None
     os.utime(raw(here.bids, "sub-02"), ns=(date, date))  # changed, with the old date
     assert outcomes(here, "sub-02") == [("sub-02_T1w", "ok")]
     assert stamps(here.out) != before
+    assert [d.decision for d in read_decisions(here.out)] == ["pass", "n/a"]
 
 
 @pytest.mark.parametrize("lost", ["desc-brain_T1w.json", "desc-brain_mask.nii.gz", "xfm.txt"])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from metavoxel.data.bids import ScanFile, scan_files
+from metavoxel.data.quality import withdraw_decision
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import remove_leftovers
 from metavoxel.preprocess.derivative import (
@@ -208,6 +209,7 @@ def _prepare(job: Job, scan: ScanFile, outputs: Outputs, baseline: Outputs | Non
     done = outputs.read()
     if done is not None and done["Inputs"] == inputs:
         return False
+    withdraw_decision(job.out, outputs.record, "prepared again", "metavoxel preprocess")
     outputs.remove()
     write_status(job.out, outputs.record, status="running")
     with tempfile.TemporaryDirectory() as folder:

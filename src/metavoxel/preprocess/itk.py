@@ -33,7 +33,7 @@ _DENSE = {
 def corrected(head: np.ndarray, grid: Grid) -> np.ndarray:
     """Remove slow changes of brightness: N4 (Tustison et al. 2010) as ANTs sets it by default."""
     with _same_bits() as ants:
-        return ants.n4_bias_field_correction(_image(ants, head, grid)).numpy()
+        return ants.n4_bias_field_correction(as_ants(ants, head, grid)).numpy()
 
 
 def rigid(
@@ -46,8 +46,8 @@ def rigid(
     """
     with _same_bits() as ants:
         result = ants.registration(
-            fixed=_image(ants, fixed, space),
-            moving=_image(ants, moving, grid),
+            fixed=as_ants(ants, fixed, space),
+            moving=as_ants(ants, moving, grid),
             type_of_transform="Rigid",
             **_DENSE,
         )
@@ -75,7 +75,8 @@ def _matrix(transform: Any) -> np.ndarray:
     return out
 
 
-def _image(ants: Any, voxels: np.ndarray, grid: Grid) -> Any:
+def as_ants(ants: Any, voxels: np.ndarray, grid: Grid) -> Any:
+    """A volume as an image of the module `ants`. Raises MetaVoxelError if its axes are bent."""
     affine = _LPS @ grid.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return ants.from_numpy(
