@@ -125,6 +125,11 @@ def test_a_model_that_answers_by_sampling_is_compared_by_its_samples(
     assert report["reference"] == "5 samples, exact"
     assert report["calibration"] == {}
     assert "coverage_50" in report["scores"]["age"]["5 samples, exact"]
+    other = write_cohort(tmp_path / "other", ["sub-90 40 F", "sub-91 50 M"])
+    alone = evaluate(model, other, tmp_path / "alone", 3, 0, QUIET)
+    assert alone["gains"] == {"age": {}, "sex": {}}
+    page = (tmp_path / "alone" / "report.html").read_text()
+    assert "no system beside 3 samples, exact" in page
 
 
 def test_conformal_intervals_are_the_models_own_or_come_from_its_validation_subjects(

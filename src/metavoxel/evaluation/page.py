@@ -93,6 +93,8 @@ def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
 def _gains(report: Mapping[str, Any]) -> str:
     gains, reference = report["gains"], html.escape(report["reference"])
     systems = list(dict.fromkeys(s for each in gains.values() for s in each))
+    if not systems:
+        return f"<p>There is no system beside {reference}.</p>"
     rows = []
     for v, each in gains.items():
         cells = []

@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.stats import binom
 from sklearn.metrics import roc_curve
@@ -195,7 +196,8 @@ def roc_curves(
         first = next(iter(systems.values()))
         curves = {label: (truth == k, first[:, k]) for k, label in enumerate(labels)}
         title = "ROC, one against the rest"
-        colours = dict(zip(labels, itertools.cycle(COLOURS), strict=False))
+        shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(labels)))
+        colours = {v: to_hex(shade) for v, shade in zip(labels, shades, strict=True)}
     with _axes() as (fig, ax):
         ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
         for name, (positive, score) in curves.items():
