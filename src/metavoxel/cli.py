@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
+from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.arguments import BidsApp
+from metavoxel.terminal import answers_table, console, errors, sentences, warn
 
 app = typer.Typer(
     name="metavoxel",
@@ -27,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console, errors = Console(), Console(stderr=True)
 
 Level = Literal["participant", "group"]
 ModelFolder = Annotated[Path, typer.Argument(help="model folder, as written by train")]
@@ -60,7 +55,7 @@ def schema(
     """Infer the schema of a BIDS folder and print it as YAML, to edit."""
     from metavoxel.data.infer import infer_schema
 
-    sys.stdout.write(infer_schema(bids, resolution, _warn).to_yaml())
+    sys.stdout.write(infer_schema(bids, resolution, warn).to_yaml())
 
 
 @app.command()
@@ -230,7 +225,7 @@ def ask(
     if as_json:
         console.print_json(json.dumps(answers.summary()))
     else:
-        console.print(_table(answers))
+        console.print(answers_table(answers))
 
 
 @app.command()
@@ -364,10 +359,6 @@ def demo(
     run_demo(out, errors)
 
 
-def _warn(text: str) -> None:
-    errors.print(f"[yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
-
-
 def _given(**settings: Any) -> dict[str, Any]:
     """The settings that the user gave."""
     return {k: v for k, v in settings.items() if v is not None}
@@ -392,64 +383,7 @@ def _values(text: str) -> dict[str, Any]:
     return dict(parse_query(f"_ | {text}").given) if text.strip() else {}
 
 
-def _table(answers: Any) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("variable", "answer", "uncertainty"):
-        table.add_column(column)
-    for v, facts in answers.summary().items():
-        if "probabilities" in facts:
-            each = ", ".join(f"{k} {p:.3f}" for k, p in facts["probabilities"].items())
-            table.add_row(v, escape(facts["label"]), escape(each))
-        elif "mean" in facts:
-            unit = f" {escape(facts['unit'])}" if facts["unit"] else ""
-            spread = ""
-            if "std" in facts:
-                low, high = facts["interval_90"]
-                spread = f"± {facts['std']:.3g}, 90% in {low:.4g} to {high:.4g}"
-            table.add_row(v, f"{facts['mean']:.4g}{unit}", spread)
-        else:
-            table.add_row(v, f"{facts['samples']} images", "x".join(map(str, facts["shape"])))
-    return table
-
-
-@contextmanager
-def _warnings_as_sentences() -> Iterator[None]:
-    """Our own warnings are one line each, like our errors; others look as Python writes them."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(
-            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
-        ) -> None:
-            if category is MetaVoxelWarning:
-                _warn(str(message))
-            else:
-                others(message, category, filename, lineno, *rest)
-
-        warnings.showwarning = show
-        yield
-
-
 def main() -> None:
-    """Run a command; a user's mistake is one sentence and status 2, an interrupt status 130."""
-    try:
-        with _warnings_as_sentences():
-            app(standalone_mode=True)
-    except MetaVoxelError as error:
-        errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except SystemExit as stop:
-        if type(stop).__name__ == "SIGTERMException":  # Lightning's; it carries no status
-            errors.print("Terminated. What was saved is whole; train continues with --resume.")
-            sys.exit(128 + signal.SIGTERM)
-        # Typer turns an interrupt into status 130, Lightning into status 1.
-        if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        errors.print(
-            "Interrupted. What was saved is whole: give the same command again to go on, and train "
-            "its --resume.",
-            soft_wrap=True,
-        )
-        sys.exit(130)
+    """Run a command."""
+    with sentences():
+        app(standalone_mode=True)
