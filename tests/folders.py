@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def real(name: str) -> Path:
     if not folder.is_dir() and "METAVOXEL_REAL" not in os.environ:
         pytest.skip(f"{folder} is not here")
     return folder
+
+
+def heed_interrupts() -> None:
+    """For a child before it starts: jobs in a shell's background ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def blob(shape: tuple[int, ...], affine: np.ndarray, at: np.ndarray, width: float) -> np.ndarray:

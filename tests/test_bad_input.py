@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from folders import AGE, SEX, noise, write_bids, write_nifti, write_png
+from folders import AGE, SEX, heed_interrupts, noise, write_bids, write_nifti, write_png
 from metavoxel.cli import main
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig, save_model
@@ -429,6 +429,7 @@ def test_an_interrupt_is_no_crash(place: Path) -> None:
         cwd=place,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     while not (place / "new.training" / "joint" / "best.json").exists():
         assert process.poll() is None, "the run ended before it could be interrupted"

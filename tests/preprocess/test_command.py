@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import Cohort, raw
+from folders import heed_interrupts
 from metavoxel.preprocess.arguments import spread
 from metavoxel.preprocess.derivative import read_status
 from raw_scans import brain_of, metavoxel, run, voxels, write_brain
@@ -113,7 +114,7 @@ def test_stopped_in_the_middle(kind: signal.Signals, cohort: Cohort, tmp_path: P
     place, out = cohort.bids.parent, tmp_path / "out"
     command = ["preprocess", "bids", out, "participant", "--skull-strip", "none"]
     command += ["--participant-label", "01", "02"]
-    process = metavoxel(place, *command, start_new_session=True)
+    process = metavoxel(place, *command, start_new_session=True, preexec_fn=heed_interrupts)
     first = "sub-01_ses-2_T1w"
     while (read_status(out, first) or {}).get("status") != "ok":
         assert process.poll() is None, "the run ended before it could be stopped"

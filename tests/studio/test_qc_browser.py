@@ -64,7 +64,7 @@ class Window:
         """Until the scan on the screen can be judged."""
         self.until("folder !== '' && (current === null || drawn === current)")
 
-    def until(self, expression: str, seconds: float = 20) -> None:
+    def until(self, expression: str, seconds: float = 60) -> None:
         """Wait until an expression is true on the page. (The page's own policy forbids eval, which
         playwright's wait_for_function needs.)"""
         end = time.monotonic() + seconds
@@ -164,7 +164,7 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_the_page_goes_on(
         unjudged = window.name
 
         with serving(out, first.port):
-            window.page.wait_for_selector("#trouble", state="hidden", timeout=20_000)
+            window.page.wait_for_selector("#trouble", state="hidden", timeout=90_000)
             window.wait_for_picture()
             assert window.name == unjudged  # what was not written down was not passed over
             truth[window.judge("f")] = "fail"
