@@ -49,6 +49,7 @@ def answers(model: MetaVoxel) -> dict[str, Callable[[], object]]:
         "one evaluation": lambda: ask(model, asked, known, 1, 0, 0, exact),
         "3 samples x 50 steps, exact": lambda: ask(model, asked, known, 1, 3, 0, exact),
         "3 samples x 50 steps, repaint": lambda: ask(model, asked, known, 1, 3, 0, paper),
+        "the image's encoding alone": lambda: model.encode(known),
     }
 
 
