@@ -65,11 +65,12 @@ function take({ decisions, from, seen: now, shortened }) {
 }
 let lost = false; // whether the server was silent when last asked
 async function poll() {
+  const silent = lost || unanswered; // a decision may have found no server between two polls
   try {
     const before = seen;
     take(await call(`api/decisions?seen=${seen}`));
     if (seen !== before) refresh();
-    if (lost) { complain(null); lost = false; views.clear(); show(); }
+    if (silent) { complain(null); lost = false; views.clear(); show(); }
   } catch (error) {
     lost = true;
     complain(error);
