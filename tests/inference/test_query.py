@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.inference.query import Query, parse_query
+from metavoxel.inference.query import Query, Question, parse_query, parse_question
 from metavoxel.schema import Schema, parse_schema
 
 
@@ -78,3 +78,38 @@ def test_refuses_what_the_schema_does_not_have(schema: Schema, text: str, says: 
 def test_parses_values_by_kind(schema: Schema) -> None:
     checked = parse_query("image | age=80, sex=F").check(schema)
     assert checked.given == {"age": 80.0, "sex": "F"}
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "given"),
+    [
+        ("age | image, sex", ("age",), ("image", "sex")),
+        ("age, sex|image", ("age", "sex"), ("image",)),
+        ("age |", ("age",), ()),
+        ("image", ("image",), ()),
+    ],
+)
+def test_reads_a_kind_of_question(
+    schema: Schema, text: str, asked: tuple[str, ...], given: tuple[str, ...]
+) -> None:
+    question = parse_question(text)
+    assert question == Question(asked, given)
+    assert parse_question(str(question.check(schema))) == question
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("age | sex=F", "names alone"),
+        ("age | image,", "names alone"),
+        ("age | sex | image", "names alone"),
+        ("| image", "nothing to ask for"),
+        ("age | weight", 'no variable "weight"'),
+        ("age | image, age", "age stands twice"),
+        ("age | image, image", "image stands twice"),
+        ("age, age | image", "asked twice"),
+    ],
+)
+def test_refuses_a_kind_of_question(schema: Schema, text: str, says: str) -> None:
+    with pytest.raises(MetaVoxelError, match=says):
+        parse_question(text).check(schema)

@@ -39,6 +39,39 @@ class Query:
         return Query(self.asked, {v: _parsed(v, schema[v], x) for v, x in self.given.items()})
 
 
+@dataclass(frozen=True)
+class Question:
+    """A kind of question: the variables that are asked, and those that are known, whatever their
+    values, as in "age | image, sex"."""
+
+    asked: tuple[str, ...]
+    given: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.asked)} | {', '.join(self.given)}".rstrip()
+
+    def check(self, schema: Schema) -> Question:
+        """The same. Raises MetaVoxelError on what cannot be asked under the schema."""
+        Query(self.asked).check(schema)
+        for v in self.given:
+            schema[v]  # raises with the list of names
+        both = [v for v in self.given if v in self.asked or self.given.count(v) > 1]
+        if both:
+            raise MetaVoxelError(f'In "{self}", {both[0]} stands twice. Name it once.')
+        return self
+
+
+def parse_question(text: str) -> Question:
+    """Read "a, b | c, d", names without values. Raises MetaVoxelError if it cannot be read."""
+    left, _, right = text.partition("|")
+    given = tuple(name.strip() for name in right.split(",")) if right.strip() else ()
+    if "|" in right or "=" in right or not all(given):
+        raise MetaVoxelError(
+            f'"{text}" is not a kind of question. Write names alone, as in "age | image, sex".'
+        )
+    return Question(parse_query(left).asked, given)
+
+
 def parse_query(text: str) -> Query:
     """Read "a, b | c=1, d=x". Raises MetaVoxelError with the part that cannot be read."""
     left, _, right = text.partition("|")
