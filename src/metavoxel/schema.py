@@ -20,6 +20,11 @@ from metavoxel.errors import MetaVoxelError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+def _as_text(label: object) -> str:
+    """A label as text: YAML reads `no`, `0` and `off` as other types."""
+    return {True: "yes", False: "no"}[label] if isinstance(label, bool) else str(label)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,8 +73,44 @@ class Continuous(_Strict):
     unit: str | None = Field(default=None, description="unit, as in participants.json (Units)")
     range: tuple[float, float] | None = Field(
         default=None,
-        description="lowest and highest value; taken from the training split if left out",
+        description="lowest and highest value; those of the codes, or of the training split, if "
+        "left out",
     )
+    codes: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        default=None,
+        description="text that stands for a number, such as {F: 0, M: 1}, for labels that are to "
+        "be modelled as a number",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spanned(cls, data: Any) -> Any:
+        codes = data.get("codes") if isinstance(data, dict) else None
+        if not isinstance(codes, dict) or data.get("range") is not None:
+            return data
+        numbers = [x for x in codes.values() if isinstance(x, int | float) and math.isfinite(x)]
+        if len(set(numbers)) < 2:  # which _apart will say
+            return data
+        return {**data, "range": (min(numbers), max(numbers))}
+
+    @field_validator("codes", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return {_as_text(k): x for k, x in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("codes")
+    @classmethod
+    def _apart(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is not None and (len(value) < 2 or len(set(value.values())) < len(value)):
+            raise ValueError("codes need at least two labels, each with a number of its own")
+        return value
+
+    @model_validator(mode="after")
+    def _codes_in_range(self) -> Continuous:
+        for label, x in (self.codes or {}).items():
+            if self.range is not None and not self.range[0] <= x <= self.range[1]:
+                raise ValueError(f"the code {label}: {x:g} is outside the range {list(self.range)}")
+        return self
 
     @field_validator("range")
     @classmethod
@@ -81,13 +122,19 @@ class Continuous(_Strict):
         return value
 
     def parse(self, text: str | float) -> float:
-        """The number in `text`. Raises ValueError with a sentence fragment if there is none."""
+        """The number in `text`, or that its code stands for.
+
+        Raises ValueError with a sentence fragment if there is none.
+        """
+        codes = self.codes or {}
         try:
-            value = float(text)
+            value = codes[str(text)] if str(text) in codes else float(text)
         except (TypeError, ValueError):
             unit = f" in {self.unit}" if self.unit else ""
+            labels = f" or one of {', '.join(codes)}" if codes else ""
             raise ValueError(
-                f'"{text}" is not a number. Write a number{unit}, or n/a if it is unknown'
+                f'"{text}" is not a number{labels}. Write a number{unit}{labels}, or n/a if it is '
+                "unknown"
             ) from None
         if not math.isfinite(value):
             raise ValueError(f"{text} is not a finite number. Write n/a if it is unknown")
@@ -97,6 +144,15 @@ class Continuous(_Strict):
                 "schema. Correct the value, or widen the range before training"
             )
         return value
+
+    def label(self, value: float) -> str:
+        """The label whose code is nearest to the value; of two as near, the first.
+
+        Raises MetaVoxelError if the variable has no codes.
+        """
+        if self.codes is None:
+            raise MetaVoxelError("A continuous variable without codes has no labels. Add codes.")
+        return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]
 
 
 class Categorical(_Strict):
@@ -112,13 +168,8 @@ class Categorical(_Strict):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        # YAML reads `no`, `0` and `off` as other types: a label is always text.
-        if isinstance(value, (list, tuple)):
-            return tuple(
-                {True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in value
-            )
-        return value
+    def _text(cls, value: Any) -> Any:
+        return tuple(map(_as_text, value)) if isinstance(value, (list, tuple)) else value
 
     @field_validator("labels")
     @classmethod
