@@ -88,6 +88,13 @@ class TrainingConfig(Strict):
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all by default")
     split: SplitConfig = Field(default_factory=FractionSplit)
+    hidden: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="share of the scalar values of the training records that are hidden, to see "
+        "what missing ones cost; the seed draws them, so those of 0.3 are among those of 0.6",
+    )
     complete_rows_only: bool = Field(
         default=False,
         description="drop training records with anything missing (for comparison only)",

@@ -34,6 +34,7 @@ from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
 from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
+from metavoxel.training.hidden import hide
 from metavoxel.training.joint import JointModule
 from metavoxel.training.precision import resolve_precision
 from metavoxel.training.preparation import fit_preparation
@@ -207,7 +208,7 @@ def _overlap(autoencoder: Path | None, split: Split) -> list[str]:
 
 
 def _parts(cohort: Cohort, split: Split, config: RunConfig) -> dict[str, Cohort]:
-    training = cohort.only(split.train)
+    training = hide(cohort.only(split.train), config.training.hidden, config.training.seed)
     if config.training.complete_rows_only:
         whole = [r for r in training.records if all(v in r.values for v in cohort.schema)]
         if not whole:

@@ -6,6 +6,8 @@ save.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,12 @@ def mixed(*counters: int) -> int:
 def generator(*counters: int) -> torch.Generator:
     """A CPU generator for these counters."""
     return torch.Generator().manual_seed(mixed(*counters))
+
+
+def uniform(seed: int, *names: str) -> float:
+    """A number in [0, 1) that depends on the seed and the names alone."""
+    digest = hashlib.sha256("\n".join([str(seed), *names]).encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48
 
 
 def rows_of_step(n: int, batch_size: int, step: int, seed: int) -> Tensor:
