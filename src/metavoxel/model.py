@@ -58,6 +58,11 @@ class ModelConfig(Strict):
             raise MetaVoxelError(
                 "sampling: the repaint conditioner shares one time; set spacing to uniform."
             )
+        if self.sampling.conditioner == "repaint" and diffusion.times.kind == "conditional":
+            raise MetaVoxelError(
+                "sampling: the repaint conditioner noises what is known, and times of kind "
+                "conditional never show a noisy scalar; set conditioner to exact."
+            )
         if self.sampling.point == "one_evaluation" and not zero_snr:
             raise MetaVoxelError(
                 "sampling: an answer in one evaluation needs zero terminal SNR. Set "
@@ -116,8 +121,12 @@ class MetaVoxel(nn.Module):
         t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
         noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
         zt = self.process.noised(z0, t, noise)
-        asked = [v for v in z0 if bool((observed[v] & (t[v] > 0)).any())]
+        asked = [v for v in z0 if self.learns([v]) and bool((observed[v] & (t[v] > 0)).any())]
         return self.process.loss(self(zt, t, asked), z0, t, noise, observed)
+
+    def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
+        """Whether the model's training is meant to teach the question `asked` | `known`."""
+        return self.times.learns(asked, known, [*self.schema.images], [*self.schema.scalars])
 
     @torch.no_grad()
     def encode(self, values: Mapping[str, Tensor]) -> State:

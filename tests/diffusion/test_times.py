@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.times import (
+    ConditionalTimes,
     CornerTimes,
     IndependentTimes,
     SharedTimes,
@@ -17,7 +18,12 @@ from metavoxel.diffusion.times import (
 
 T = 1000
 SCALARS = ("age", "sex", "weight", "diagnosis")
-SAMPLERS: list[TimeSampler] = [SharedTimes(), IndependentTimes(), CornerTimes()]
+SAMPLERS: list[TimeSampler] = [
+    SharedTimes(),
+    IndependentTimes(),
+    CornerTimes(),
+    ConditionalTimes(),
+]
 
 
 def many(
@@ -188,3 +194,30 @@ def test_no_known_fields_and_no_absent_ones_if_told_so():
     t = many(CornerTimes(known_fields=0, absent_fields=0, corner=0))
     assert t["image"].min() > 0
     assert share(t["image"] == T) < 0.005
+
+
+def test_conditions_are_all_known_or_all_dropped():
+    t = many(ConditionalTimes(dropped=0.2), fields=("T1w", "FLAIR"))
+    known, dropped = at(t, SCALARS, 0), at(t, SCALARS, T)
+    assert (known | dropped).all()
+    assert share(dropped) == pytest.approx(0.2, abs=0.01)  # four standard errors of 25,600
+    assert torch.equal(t["T1w"], t["FLAIR"])
+    assert t["T1w"].min() > 0
+    assert share(t["T1w"][dropped] > T / 2) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "learnt"),
+    [
+        (["T1w"], [], True),
+        (["T1w", "FLAIR"], ["sex", "age"], True),
+        (["T1w"], ["age"], False),  # conditions are dropped together
+        (["T1w"], ["FLAIR", "age", "sex"], False),
+        (["age"], ["T1w"], False),
+        (["T1w", "age"], ["sex"], False),
+    ],
+)
+def test_a_conditional_model_learns_two_kinds_of_question(asked, known, learnt):
+    fields, scalars = ["T1w", "FLAIR"], ["age", "sex"]
+    assert ConditionalTimes().learns(asked, known, fields, scalars) == learnt
+    assert CornerTimes().learns(asked, known, fields, scalars)

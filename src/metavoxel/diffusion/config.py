@@ -10,7 +10,13 @@ from metavoxel.diffusion import schedule as schedules
 from metavoxel.diffusion.categorical import Kernel
 from metavoxel.diffusion.gaussian import Prediction
 from metavoxel.diffusion.schedule import Schedule
-from metavoxel.diffusion.times import CornerTimes, IndependentTimes, SharedTimes, TimeSampler
+from metavoxel.diffusion.times import (
+    ConditionalTimes,
+    CornerTimes,
+    IndependentTimes,
+    SharedTimes,
+    TimeSampler,
+)
 
 
 class Strict(BaseModel):
@@ -94,8 +100,26 @@ class CornerTimesConfig(Strict):
         return CornerTimes(self.known_fields, self.absent_fields, self.corner)
 
 
+class ConditionalTimesConfig(Strict):
+    """Scalars are conditions, never asked; the images share one uniform time (the conditional LDM
+    that the paper compares with)."""
+
+    kind: Literal["conditional"] = "conditional"
+    dropped: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the records that train without their scalars, so that the images can "
+        "also be asked on their own; 0.1 is that of classifier-free guidance",
+    )
+
+    def build(self) -> TimeSampler:
+        return ConditionalTimes(self.dropped)
+
+
 TimesConfig = Annotated[
-    SharedTimesConfig | IndependentTimesConfig | CornerTimesConfig, Field(discriminator="kind")
+    SharedTimesConfig | IndependentTimesConfig | CornerTimesConfig | ConditionalTimesConfig,
+    Field(discriminator="kind"),
 ]
 
 

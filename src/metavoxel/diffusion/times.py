@@ -7,7 +7,7 @@ almost never do (PAPER.md, "What we measured", 6). `CornerTimes` draws questions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,16 @@ class TimeSampler(Protocol):
         generator: torch.Generator | None,
     ) -> Times:
         """Integer times in 0 ... T, shape (n,), for image-like `fields` and for `scalars`."""
+        ...
+
+    def learns(
+        self,
+        asked: Collection[str],
+        known: Collection[str],
+        fields: Collection[str],
+        scalars: Collection[str],
+    ) -> bool:
+        """Whether the times drawn are meant to teach the question `asked` | `known`."""
         ...
 
 
@@ -55,6 +65,15 @@ class SharedTimes:
         t = uniform_times(n, T, generator)
         return dict.fromkeys((*fields, *scalars), t)
 
+    def learns(
+        self,
+        asked: Collection[str],
+        known: Collection[str],
+        fields: Collection[str],
+        scalars: Collection[str],
+    ) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class IndependentTimes:
@@ -69,6 +88,15 @@ class IndependentTimes:
         generator: torch.Generator | None,
     ) -> Times:
         return {v: uniform_times(n, T, generator) for v in (*fields, *scalars)}
+
+    def learns(
+        self,
+        asked: Collection[str],
+        known: Collection[str],
+        fields: Collection[str],
+        scalars: Collection[str],
+    ) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -116,6 +144,48 @@ class CornerTimes:
             t = torch.where(at_corner | coin(absent), torch.full((n,), T), t)
             times[v] = torch.where(coin(known), clean, t)
         return times
+
+    def learns(
+        self,
+        asked: Collection[str],
+        known: Collection[str],
+        fields: Collection[str],
+        scalars: Collection[str],
+    ) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class ConditionalTimes:
+    """A conditional model of the fields: the scalars are its conditions and never diffuse.
+
+    All scalars of a record are known (0) or, with probability `dropped`, none is (T), as
+    classifier-free guidance trains (Ho and Salimans, 2022, who drop 0.1 to 0.2). The fields are at
+    one uniform t. So it learns "fields | all scalars" and "fields", and no other question.
+    """
+
+    dropped: float = 0.1
+
+    def __call__(
+        self,
+        n: int,
+        fields: Sequence[str],
+        scalars: Sequence[str],
+        T: int,  # noqa: N803
+        generator: torch.Generator | None,
+    ) -> Times:
+        shared = uniform_times(n, T, generator)
+        conditions = T * (torch.rand(n, generator=generator) < self.dropped).long()
+        return dict.fromkeys(fields, shared) | dict.fromkeys(scalars, conditions)
+
+    def learns(
+        self,
+        asked: Collection[str],
+        known: Collection[str],
+        fields: Collection[str],
+        scalars: Collection[str],
+    ) -> bool:
+        return set(asked) <= set(fields) and set(known) in (set(), set(scalars))
 
 
 def _arcsine(n: int, generator: torch.Generator | None) -> Tensor:

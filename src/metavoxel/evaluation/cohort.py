@@ -27,7 +27,7 @@ class Table:
     subjects: tuple[str, ...] = ()  # whose they are
 
     def __len__(self) -> int:
-        return len(next(iter(self.scalars.values())))
+        return len(next(iter({**self.images, **self.scalars}.values())))
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
 def _present(bids: Path, schema: Schema) -> Schema:
     """The schema without the scalars that the cohort has no column for."""
     path = participants_file(Path(bids))
+    if not schema.scalars:
+        raise MetaVoxelError(
+            f"This model knows {', '.join(schema.images)} alone, and evaluate scores answers about "
+            "clinical variables. Look at what it draws with metavoxel ask."
+        )
     columns = set(read_table(path).columns)
     for folder in {Path(bids), path.parent}:
         for sessions in folder.glob("sub-*/sub-*_sessions.tsv"):

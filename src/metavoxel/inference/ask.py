@@ -10,6 +10,8 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import State
+from metavoxel.errors import MetaVoxelError
+from metavoxel.inference.query import Question
 from metavoxel.inference.samplers import Condition, Watch, one_evaluation, sample
 from metavoxel.model import MetaVoxel
 
@@ -43,6 +45,7 @@ def ask(
 ) -> Drawn:
     """Answer one question about n records whose known raw values are given (n, ...) by variable.
 
+    Raises MetaVoxelError if the model's training teaches no such question.
     The network is used as it is: put it in eval mode first (a loaded model is).
     """
     parts = [
@@ -65,6 +68,7 @@ def ask_encoded(
     watch: Watch | None = None,
 ) -> Drawn:
     """The same of records whose known variables are already encoded, z0[name] (n, ...)."""
+    check_learnt(model, asked, z0)
     settings = settings or model.config.sampling
     generator = torch.Generator().manual_seed(seed)
     point: dict[str, Tensor] = {}
@@ -77,6 +81,18 @@ def ask_encoded(
         flat = _sampled(model, asked, repeated, n * samples, settings, generator, watch)
         drawn = {v: x.unflatten(0, (n, samples)) for v, x in flat.items()}
     return Drawn(drawn, point)
+
+
+def check_learnt(model: MetaVoxel, asked: Collection[str], known: Collection[str]) -> None:
+    """Refuse a question that a conditional model was never trained for. Raises MetaVoxelError."""
+    if model.learns(asked, known):
+        return
+    images, scalars = ", ".join(model.schema.images), ", ".join(model.schema.scalars)
+    raise MetaVoxelError(
+        f"This model has learnt {images} given all of its conditions ({scalars}) or none; it "
+        f'cannot answer "{Question(tuple(asked), tuple(known))}". Ask for {images} alone, or train '
+        "a model with diffusion.times of kind corners."
+    )
 
 
 def _point(

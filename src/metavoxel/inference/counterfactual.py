@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import State
+from metavoxel.inference.ask import check_learnt
 from metavoxel.inference.samplers import forward_from_clean, time_grid
 from metavoxel.model import MetaVoxel
 
@@ -33,6 +34,8 @@ def counterfactual(
 
     Both map scalars to raw values (1,); `changed` wins. What neither names is marginalised.
     """
+    check_learnt(model, [name], factual)
+    check_learnt(model, [name], {**factual, **changed})
     generator = torch.Generator().manual_seed(seed)
     z = model.process.prior(1, generator)
     z = {v: x.to(model.device) for v, x in z.items()} | model.encode({name: image})

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.inference.ask import BATCH, IMAGES
+from metavoxel.inference.ask import BATCH, IMAGES, check_learnt
 from metavoxel.inference.samplers import Condition, sample
 from metavoxel.model import MetaVoxel
 
@@ -30,6 +30,7 @@ def inpaint(
     image (C, *grid) in [0, 1]; mask (*grid), true where the image is to be filled. Returns
     (samples, C, *grid); outside the mask they are the image itself, to the voxel.
     """
+    check_learnt(model, [name], known)
     z0 = model.encode({name: image[None]})[name]
     held = held_latents(mask, z0.shape[2:]).to(z0.device)
     scalars = model.encode(known)

@@ -43,13 +43,18 @@ def _weights(model: MetaVoxel) -> dict[str, str]:
 
 
 def _answers(model: MetaVoxel) -> dict[str, list[float]]:
-    """Every variable drawn jointly in a few steps; then every scalar read off the drawn images."""
+    """Every variable drawn jointly in a few steps; then every scalar read off the drawn images.
+
+    Of a conditional model, what it can be asked: the images.
+    """
     settings = model.config.sampling.model_copy(update={"steps": _STEPS})
-    drawn = ask(model, [*model.schema], {}, 1, 1, _SEED, settings).samples
+    learnt = [v for v in model.schema if model.learns([v])]
+    drawn = ask(model, learnt, {}, 1, 1, _SEED, settings).samples
     out = {f"{v} of a whole record": _summary(model, v, x[:, 0]) for v, x in drawn.items()}
     images = {v: drawn[v][:, 0] for v in model.schema.images}
-    if model.schema.scalars:
-        read = ask(model, [*model.schema.scalars], images, 1, 2, _SEED, settings)
+    scalars = [v for v in learnt if v in model.schema.scalars]
+    if scalars:
+        read = ask(model, scalars, images, 1, 2, _SEED, settings)
         for v, x in (read.point or {v: x[:, 0] for v, x in read.samples.items()}).items():
             out[f"{v} given the images"] = _summary(model, v, x)
     return out

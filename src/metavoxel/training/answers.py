@@ -59,18 +59,20 @@ def held_out_scores(
 ) -> dict[str, dict[str, float]]:
     """Ask for all scalars given the images of the first `records`; score what comes back.
 
+    Nothing, if the model has no scalars, or has learnt none of them.
+
     Continuous: `mae` and `crps` in the variable's unit, `calibration` = variance of the samples
     over squared error of their mean, corrected for their number, 1 when calibrated. Categorical:
     `accuracy`, `log_loss` (of the sampled frequencies, one added to each label).
     """
     imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
     rows = imaged.nonzero().flatten()[:records]
-    if not len(rows) or not model.schema.scalars:
+    asked = [v for v in model.schema.scalars if model.learns([v], model.schema.images)]
+    if not len(rows) or not asked:
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
     known = {v: z0[v].to(model.device) for v in model.schema.images}
     settings = model.config.sampling.model_copy(update={"steps": steps})
-    asked = [*model.schema.scalars]
     drawn = ask_encoded(model, asked, known, len(rows), samples, seed=0, settings=settings)
     truth = model.decode({v: z0[v] for v in asked})
     return {

@@ -52,8 +52,9 @@ def model_files(
 
 
 def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
-    """Scores of the answers given the images, on the validation split."""
-    records = min(len(examples), _CALIBRATION_RECORDS)
+    """Scores of the answers given the images, on the validation split; none without a question."""
+    scalars = _answerable(model)
+    records = min(len(examples), _CALIBRATION_RECORDS) if scalars else 0
     scores = (
         held_out_scores(model, examples, _CALIBRATION_SAMPLES, _CALIBRATION_STEPS, records)
         if records
@@ -62,7 +63,7 @@ def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
     return {
         "split": "validation",
         "records": records,
-        "question": f"{', '.join(model.schema.scalars)} | {', '.join(model.schema.images)}",
+        "question": f"{', '.join(scalars)} | {', '.join(model.schema.images)}" if scalars else None,
         "samples": _CALIBRATION_SAMPLES,
         "steps": _CALIBRATION_STEPS,
         "scores": scores,
@@ -70,10 +71,15 @@ def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
     }
 
 
+def _answerable(model: MetaVoxel) -> list[str]:
+    """The scalars that the model can be asked given the images."""
+    return [v for v in model.schema.scalars if model.learns([v], model.schema.images)]
+
+
 def point_calibration(model: MetaVoxel, examples: Examples) -> dict[str, Calibration]:
     """How far the one-evaluation answers given the images may be off, by continuous variable."""
     rows = torch.stack([examples.observed[v] for v in model.schema.images]).all(0).nonzero()[:, 0]
-    asked = [*model.schema.continuous]
+    asked = [v for v in _answerable(model) if v in model.schema.continuous]
     if model.config.sampling.point != "one_evaluation" or not len(rows) or not asked:
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
@@ -113,18 +119,11 @@ def _card(
         f"| {v} | {kind.kind} | {_domain(kind)} | {_count(parts['train'], v)} |"
         for v, kind in model.schema.variables.items()
     )
-    measured = "\n".join(
-        f"| {v} | {', '.join(f'{k} {x:.3g}' for k, x in values.items())} |"
-        for v, values in scores["scores"].items()
-    )
-    question = f"{next(iter(model.schema.scalars), 'image')} | {next(iter(model.schema.images))}"
     weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
     return f"""# MetaVoxel model
 
 A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {__version__}.
-It answers any question about these variables from any subset of them:
-
-    metavoxel ask THIS_FOLDER "{question}=scan.nii.gz"
+{_questions(model)}
 
 **Not a medical device.** For research only. It answers for scans prepared like its training data
 (preprocessing.json) from people like its training cohort, and for no others.
@@ -138,23 +137,47 @@ each split are in split.json; the test subjects were not used. The autoencoder w
 |---|---|---|---|
 {rows}
 
-## Measured on the validation split
-All scalars asked given the images, {scores["samples"]} samples, {scores["steps"]} steps, on
-{scores["records"]} records. The epoch was chosen on the same records, so read these as optimistic.
-
-| variable | scores |
-|---|---|
-{measured}
-
-calibration.json also holds, for every continuous variable, split-conformal quantiles of the
-one-evaluation answers on these records, and the line of their bias.
-
+{_measured(scores)}
 ## Limits
 - {weights:.1f} M weights trained on {len(parts["train"].subjects)} people: with few people it
   overfits.
 - Memorisation of training images has not been measured for this model: do not share generated
   images of private cohorts before it has been.
 - Training settings, those that the paper leaves open too, are in training.yaml and config.yaml.
+"""
+
+
+def _questions(model: MetaVoxel) -> str:
+    """What the model can be asked, with an example."""
+    images, scalars = ", ".join(model.schema.images), ", ".join(model.schema.scalars)
+    if answerable := _answerable(model):
+        said = "It answers any question about these variables from any subset of them"
+        example = f'"{answerable[0]} | {next(iter(model.schema.images))}=scan.nii.gz"'
+    else:
+        given = f" given all of {scalars}, or none of them" if scalars else ""
+        said = f"It draws {images}{given}, and can be asked nothing else"
+        example = f'"{images}" --samples 8 --out out/'
+    return f"{said}:\n\n    metavoxel ask THIS_FOLDER {example}"
+
+
+def _measured(scores: Mapping[str, Any]) -> str:
+    """The section on the answers given the images, if there are any."""
+    if not scores["scores"]:
+        return ""
+    rows = "\n".join(
+        f"| {v} | {', '.join(f'{k} {x:.3g}' for k, x in values.items())} |"
+        for v, values in scores["scores"].items()
+    )
+    return f"""## Measured on the validation split
+All scalars asked given the images, {scores["samples"]} samples, {scores["steps"]} steps, on
+{scores["records"]} records. The epoch was chosen on the same records, so read these as optimistic.
+
+| variable | scores |
+|---|---|
+{rows}
+
+calibration.json also holds, for every continuous variable, split-conformal quantiles of the
+one-evaluation answers on these records, and the line of their bias.
 """
 
 
