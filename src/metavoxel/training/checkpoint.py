@@ -54,8 +54,16 @@ class BestWeights(Callback):
 
     SCORE = "validation/score"
 
-    def __init__(self, folder: Path, images: Collection[str], scalars: Collection[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Collection[str],
+        scalars: Collection[str],
+        network: str = "denoiser",
+    ) -> None:
+        """`network` names the part of the module whose weights are kept."""
         self.weights, self.record = folder / "best.safetensors", folder / "best.json"
+        self.network = network
         self.groups, self.best = (images, scalars), float("inf")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -65,7 +73,7 @@ class BestWeights(Callback):
             return
         self.best = score
         with atomic_write(self.weights) as temporary:
-            save_weights(pl_module.denoiser, temporary)  # type: ignore[arg-type]
+            save_weights(getattr(pl_module, self.network), temporary)
         with atomic_write(self.record) as temporary:
             temporary.write_text(json.dumps({"step": trainer.global_step, self.SCORE: score}))
 
@@ -89,6 +97,8 @@ def averaging(decay: float, device: torch.device) -> WeightAveraging:
     """
 
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():  # how many batches a normalisation has seen
+            return current
         n = float(count)
         return averaged.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
 

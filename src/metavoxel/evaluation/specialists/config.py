@@ -1,0 +1,131 @@
+"""The settings of a specialist: one network, one question."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from metavoxel.diffusion.config import Strict
+from metavoxel.errors import MetaVoxelError
+from metavoxel.inference.query import Question, parse_question
+from metavoxel.schema import Schema
+from metavoxel.training.augment import Augmentation
+
+Network = Literal["densenet", "vit", "resnet"]
+
+# What served best on the validation people of IXI's fold 0: docs/howto/specialists.md.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "densenet": {"learning_rate": 1e-3, "weight_decay": 0.05, "dropout": 0.1},
+    "vit": {"learning_rate": 3e-4, "weight_decay": 0.1, "dropout": 0.1},
+    "resnet": {"learning_rate": 5e-4, "weight_decay": 0.05, "dropout": 0.2},
+}
+
+
+class DenseNetSize(Strict):
+    """MONAI's DenseNet; blocks (6, 12, 24, 16), 64 features and growth 32 are DenseNet121."""
+
+    blocks: tuple[int, ...] = Field(
+        default=(6, 12, 24, 16),
+        min_length=1,
+        description="layers per block; the last ones are left out where the grid is too small",
+    )
+    init_features: int = Field(default=64, ge=1, description="channels of the first convolution")
+    growth_rate: int = Field(default=32, ge=1, description="channels that every layer adds")
+    stem_pooling: bool = Field(default=True, description="halve the grid after the first layer")
+
+
+class ViTSize(Strict):
+    """MONAI's vision transformer, with a class token."""
+
+    patch: int = Field(default=8, ge=1, description="voxels along an edge; the image is padded")
+    hidden_size: int = Field(default=192, ge=1, description="width; a multiple of the heads")
+    layers: int = Field(default=6, ge=1, description="transformer blocks")
+    heads: int = Field(default=6, ge=1, description="attention heads")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ViTSize:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.heads}")
+        return self
+
+
+class ResNetSize(Strict):
+    """MONAI's ResNet of basic blocks; (2, 2, 2, 2) at 64 channels is ResNet18."""
+
+    layers: tuple[int, int, int, int] = Field(
+        default=(2, 2, 2, 2), description="basic blocks of each of the four stages"
+    )
+    width: int = Field(default=64, ge=1, description="channels of the first stage, then doubled")
+    stem_pooling: bool = Field(default=True, description="halve the grid after the first layer")
+    joint_features: int = Field(
+        default=64, ge=1, description="units that read the image's features and the known scalars"
+    )
+
+
+class SpecialistConfig(Strict):
+    """One network trained for one question; what is left out has the network's own default."""
+
+    network: Network = Field(
+        description="densenet and vit see known scalars as constant channels; resnet joins them at "
+        "the feature level, as BRAID"
+    )
+    question: str = Field(description='one scalar, given an image, as "age | image, sex"')
+    steps: int = Field(default=400, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=8, ge=2, description="records per step")
+    learning_rate: float = Field(gt=0, description="AdamW")
+    weight_decay: float = Field(ge=0, description="AdamW")
+    warmup_steps: int = Field(default=20, ge=0, description="linear warm-up; cosine decay follows")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    dropout: float = Field(ge=0, lt=1, description="in every layer; resnet: before its answer")
+    ema_decay: float = Field(default=0.98, ge=0, lt=1, description="of the averaged weights")
+    validate_every: int = Field(
+        default=20, ge=1, description="steps between validations, which pick the weights"
+    )
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    augmentation: Augmentation = Field(
+        default_factory=Augmentation, description="drawn anew for every image of every step"
+    )
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto", description="as of the joint model; auto: bf16 where it is sound and fast"
+    )
+    densenet: DenseNetSize = Field(default_factory=DenseNetSize)
+    vit: ViTSize = Field(default_factory=ViTSize)
+    resnet: ResNetSize = Field(default_factory=ResNetSize)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuned(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {**_DEFAULTS.get(str(data.get("network")), {}), **data}
+
+    @field_validator("question")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        try:
+            return str(parse_question(value))
+        except MetaVoxelError as error:
+            raise ValueError(str(error)) from None
+
+    def checked(self, schema: Schema) -> Question:
+        """The question. Raises MetaVoxelError if no specialist can answer it, or be augmented."""
+        question = parse_question(self.question).check(schema)
+        if len(question.asked) != 1 or question.asked[0] not in schema.scalars:
+            raise MetaVoxelError(
+                f'"{question}": a specialist answers one scalar. Ask for one of '
+                f"{', '.join(schema.scalars)}."
+            )
+        images = [v for v in question.given if v in schema.images]
+        if not images:
+            raise MetaVoxelError(
+                f'"{question}": a specialist reads an image. Add {" or ".join(schema.images)} to '
+                "the right of the bar."
+            )
+        dims, axis = schema.images[images[0]].spatial_dims, self.augmentation.flip_axis
+        if axis is not None and axis >= dims:
+            raise MetaVoxelError(
+                f"augmentation.flip_axis is {axis}, but {images[0]} is {dims}D: name an axis "
+                f"below {dims}."
+            )
+        return question

@@ -1,0 +1,137 @@
+"""The networks, MONAI's own: an image (B, C, *grid) and known scalars (B, S) -> outputs (B, K)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.densenet import DenseNet
+from monai.networks.nets.resnet import ResNet
+from monai.networks.nets.vit import ViT
+from torch import Tensor, nn
+
+from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.encoding import Inputs
+
+
+class DenseNetSpecialist(nn.Module):
+    """3D-DenseNet of Table 1: known scalars are constant channels."""
+
+    def __init__(self, config: SpecialistConfig, inputs: Inputs, outputs: int) -> None:
+        super().__init__()
+        size = config.densenet
+        coarsest = min(inputs.grid) // (4 if size.stem_pooling else 2)
+        room = 1 + int(math.log2(max(1, coarsest)))  # every block but the last is halved
+        self.network = DenseNet(
+            len(inputs.grid),
+            inputs.channels + len(inputs.scalars),
+            outputs,
+            init_features=size.init_features,
+            growth_rate=size.growth_rate,
+            block_config=size.blocks[:room],
+            dropout_prob=config.dropout,
+        )
+        if not size.stem_pooling:
+            self.network.features.pool0 = nn.Identity()
+
+    def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
+        return self.network(with_constant_channels(image, scalars))
+
+
+class ViTSpecialist(nn.Module):
+    """3D-ViT of Table 1: known scalars are constant channels."""
+
+    def __init__(self, config: SpecialistConfig, inputs: Inputs, outputs: int) -> None:
+        super().__init__()
+        size = config.vit
+        missing = [-n % size.patch for n in inputs.grid]
+        self.margins = [(m // 2, m - m // 2) for m in missing]
+        self.network = ViT(
+            inputs.channels + len(inputs.scalars),
+            [n + m for n, m in zip(inputs.grid, missing, strict=True)],
+            size.patch,
+            hidden_size=size.hidden_size,
+            mlp_dim=4 * size.hidden_size,
+            num_layers=size.layers,
+            num_heads=size.heads,
+            classification=True,
+            num_classes=outputs,
+            dropout_rate=config.dropout,
+            spatial_dims=len(inputs.grid),
+            post_activation="none",  # by default MONAI squeezes the answer through a tanh
+        )
+
+    def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
+        x = with_constant_channels(image, scalars)
+        # F.pad counts axes from the last.
+        x = F.pad(x, [m for axis in reversed(self.margins) for m in axis], mode="replicate")
+        return self.network(x)[0]
+
+
+class ResNetSpecialist(nn.Module):
+    """BRAID-T1w of Table 1: a ResNet sees the image alone; scalars join its pooled features."""
+
+    def __init__(self, config: SpecialistConfig, inputs: Inputs, outputs: int) -> None:
+        super().__init__()
+        size = config.resnet
+        widths = [size.width * 2**stage for stage in range(4)]
+        self.network = ResNet(
+            "basic",
+            list(size.layers),
+            widths,
+            spatial_dims=len(inputs.grid),
+            n_input_channels=inputs.channels,
+            conv1_t_stride=2,
+            no_max_pool=not size.stem_pooling,
+            feed_forward=False,
+        )
+        self.head = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(widths[-1] + len(inputs.scalars), size.joint_features),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(size.joint_features, outputs),
+        )
+
+    def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
+        return self.head(torch.cat([self.network(image), scalars], 1))
+
+
+NETWORKS = {"densenet": DenseNetSpecialist, "vit": ViTSpecialist, "resnet": ResNetSpecialist}
+
+
+def build_network(config: SpecialistConfig, inputs: Inputs, outputs: int) -> nn.Module:
+    """The network of a configuration, with random weights from torch's global generator."""
+    return NETWORKS[config.network](config, inputs, outputs)
+
+
+def with_constant_channels(image: Tensor, scalars: Tensor) -> Tensor:
+    """image (B, C, *grid) and scalars (B, S) -> (B, C + S, *grid)."""
+    grid: Sequence[int] = image.shape[2:]
+    flat = scalars.view(*scalars.shape, *(1,) * len(grid))
+    return torch.cat([image, flat.expand(-1, -1, *grid)], 1)
+
+
+def covers_kernels(network: nn.Module, inputs: Inputs) -> bool:
+    """Whether every grid that a convolution sees is at least as large as its kernel.
+
+    Where one is not, bfloat16 gives wrong gradients on a CPU (training/precision.py).
+    """
+    covered: list[bool] = []
+
+    def look(layer: nn.Module, x: tuple[Tensor, ...], _: Tensor) -> None:
+        grid, kernel = x[0].shape[2:], layer.kernel_size
+        covered.append(all(n >= k for n, k in zip(grid, kernel, strict=True)))  # type: ignore
+
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    mode = network.training
+    with torch.no_grad():
+        image = torch.zeros(1, inputs.channels, *inputs.grid)
+        network.eval()(image, torch.zeros(1, len(inputs.scalars)))
+    network.train(mode)
+    for hook in hooks:
+        hook.remove()
+    return all(covered)

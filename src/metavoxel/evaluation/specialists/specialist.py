@@ -1,0 +1,87 @@
+"""A trained specialist and its folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from metavoxel.diffusion.config import Strict
+from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation.cohort import Table
+from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.encoding import Inputs, Target
+from metavoxel.evaluation.specialists.networks import build_network
+from metavoxel.evaluation.systems import SystemAnswers
+from metavoxel.schema import explain, read_yaml
+
+SETTINGS, WEIGHTS = "specialist.json", "weights.safetensors"
+_RECORDS = 16  # that are answered at once
+
+
+class Fitted(Strict):
+    """What a specialist follows from, `specialist.json`: settings, seed, data and their scales."""
+
+    config: SpecialistConfig
+    seed: int
+    data: str = Field(description="SHA-256 of all that it was trained and selected on")
+    inputs: Inputs
+    target: Target
+
+
+@dataclass(frozen=True, eq=False)
+class Specialist:
+    """A trained network that answers its one question."""
+
+    fitted: Fitted
+    network: nn.Module
+
+    @property
+    def config(self) -> SpecialistConfig:
+        return self.fitted.config
+
+    @torch.no_grad()
+    def answers(self, table: Table) -> SystemAnswers:
+        """The answer for every record: a number in its unit, or a label index and probabilities."""
+        start, inputs = time.perf_counter(), self.fitted.inputs
+        device = next(self.network.parameters()).device
+        self.network.eval()
+        parts = zip(
+            inputs.stacked(table).split(_RECORDS),
+            inputs.encode_scalars(table).split(_RECORDS),
+            strict=True,
+        )
+        said = torch.cat(
+            [self.network(inputs.encode_images(x.to(device)), s.to(device)).cpu() for x, s in parts]
+        )
+        return self.fitted.target.answers(said, time.perf_counter() - start)
+
+
+def read_fitted(folder: Path) -> Fitted:
+    """What `specialist.json` says. Raises MetaVoxelError if it cannot be read."""
+    path = folder / SETTINGS
+    try:
+        return Fitted.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise explain(error, str(path)) from None
+
+
+def load_specialist(folder: Path) -> Specialist:
+    """Read a trained specialist. Raises MetaVoxelError if it is not there, or damaged."""
+    fitted, weights = read_fitted(folder), folder / WEIGHTS
+    with torch.random.fork_rng():  # the weights that it begins with are replaced
+        network = build_network(fitted.config, fitted.inputs, fitted.target.outputs)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise MetaVoxelError(
+            f"{weights} cannot be read ({str(error).splitlines()[0]}). Restore it, or remove "
+            f"{folder} and train again."
+        ) from None
+    return Specialist(fitted, network.eval())
