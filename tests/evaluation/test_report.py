@@ -161,7 +161,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     answer = systems.answer
 
     def counted(*of: object, **more: object) -> systems.SystemAnswers:
-        asked.append((int(of[3]), len(asked)))  # type: ignore[call-overload]
+        asked.append((int(of[4]), len(asked)))  # type: ignore[call-overload]
         if len(asked) == 7 and not resumed:
             raise KeyboardInterrupt
         return answer(*of, **more)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def test_the_calibration_is_that_of_the_validation_answers(cohort: Path, tmp_pat
     model = load_model(tmp_path / "model")
     validation = read_split(tmp_path / "model" / "split.json").validation
     table = as_table(model.schema, read_cohort(cohort, model.schema).only(validation))
-    said = answer(model.to(torch.device("cpu")), ["age"], table.images, 0, seed=0)
+    said = answer(model.to(torch.device("cpu")), ["age"], table.images, len(table), 0, seed=0)
     fit = calibrate(said.points["age"], said.spreads["age"], table.scalars["age"]).to_json()
     assert stored["age"]["n"] == fit["n"] == np.sum(~np.isnan(table.scalars["age"]))
     assert stored["age"]["normalised"]

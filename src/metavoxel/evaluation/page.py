@@ -1,26 +1,22 @@
-"""The page of a report: one HTML file with tables and figures, light or dark, no network."""
+"""The page of a report: tables and figures of one model."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation import plots
+from metavoxel.evaluation.hypertext import cell, facts, picture, table, write_html
 from metavoxel.evaluation.markdown import count, headline
 from metavoxel.evaluation.measures import MEASURES
 from metavoxel.evaluation.scores import Score
 from metavoxel.evaluation.scoring import Evaluation, Known, known_records, predictive_for
-from metavoxel.files import atomic_write
 
-_TEMPLATE = Path(__file__).with_name("report.html")
 _SHOWN_LEVEL = 0.9
 _FEW = 100  # validation records: a 90 % interval then holds 84 to 95 % in most validation sets
 
@@ -29,25 +25,32 @@ def write_page(
     out: Path, evaluation: Evaluation, report: Mapping[str, Any], montages: Mapping[str, Figure]
 ) -> None:
     """Write report.html. The figures are inside it, and are closed."""
-    facts = {
-        "TITLE": html.escape(f"{', '.join(evaluation.schema.scalars)} from the image"),
-        "LEAD": _lead(report),
-        "FACTS": _facts(report),
-        "SCORES": _overview(evaluation, report),
-        "GAINS": _gains(report),
-        "NAV": "".join(f'<a href="#{v}">{v}</a>' for v in report["scores"]),
-        "VARIABLES": "".join(_variables(evaluation, report)),
-        "MONTAGES": "".join(
-            _picture(f"{v}: unseen, autoencoded and generated", fig, "png", 'class="wide"')
-            for v, fig in montages.items()
-        ),
-        "METHODS": _methods(evaluation, report),
-    }
-    page = _TEMPLATE.read_text()
-    for name, text in facts.items():
-        page = page.replace("{{" + name + "}}", text)
-    with atomic_write(out / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    links = "".join(f'<a href="#{v}">{v}</a>' for v in report["scores"])
+    drawn = "".join(
+        picture(f"{v}: unseen, autoencoded and generated", fig, "png", 'class="wide"')
+        for v, fig in montages.items()
+    )
+    body = [
+        "<h1>Evaluation</h1>",
+        _lead(report),
+        f"<nav>{links}</nav>",
+        "<h2>Mean absolute error and accuracy</h2>",
+        _overview(evaluation, report),
+        "<h2>Compared on the same records</h2>",
+        _gains(report),
+        *_variables(evaluation, report),
+        "<h2>Images</h2>",
+        '<p class="soft">Unseen images, what the autoencoder leaves of them, and images of nobody.'
+        "</p>",
+        drawn,
+        "<h2>How it was measured</h2>",
+        _methods(evaluation, report),
+        _facts(report),
+        '<p class="soft">Not a medical device. The same figures stand in report.json and '
+        "scores.csv, every answer in answers.csv.</p>",
+    ]
+    title = f"Evaluation: {', '.join(evaluation.schema.scalars)} from the image"
+    write_html(out / "report.html", title, "\n".join(body))
 
 
 def _lead(report: Mapping[str, Any]) -> str:
@@ -61,7 +64,7 @@ def _lead(report: Mapping[str, Any]) -> str:
 
 def _facts(report: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{k} {x:.3g} s" for k, x in report["seconds_per_record"].items())
-    facts = {
+    about = {
         "model": f"{report['model']} (weights {report['weights'][:12]})",
         "cohort": report["cohort"],
         "baselines": f"trained on {report['training_records']} records"
@@ -71,8 +74,7 @@ def _facts(report: Mapping[str, Any]) -> str:
         "made": f"{report['date']}, seed {report['seed']}, metavoxel {report['metavoxel']}, "
         f"torch {report['torch']}",
     }
-    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(str(x))}</dd>" for k, x in facts.items())
-    return f"<dl>{rows}</dl>"
+    return facts([(k, str(x)) for k, x in about.items()])
 
 
 def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
@@ -83,11 +85,11 @@ def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
         measure = "MAE" if v in evaluation.schema.continuous else "accuracy"
         unit = _unit(evaluation, v)
         measure = f"{measure}, {unit}" if unit and measure == "MAE" else measure
-        cells = [_cell(headline(by_system[s])) if s in by_system else "–" for s in systems]
+        cells = [cell(headline(by_system[s])) if s in by_system else "–" for s in systems]
         rows.append(
             [f'<a href="#{v}">{v}</a>', html.escape(measure), str(count(by_system)), *cells]
         )
-    return _table(["variable", "measure", "n", *map(html.escape, systems)], rows)
+    return table(["variable", "measure", "n", *map(html.escape, systems)], rows)
 
 
 def _gains(report: Mapping[str, Any]) -> str:
@@ -101,13 +103,13 @@ def _gains(report: Mapping[str, Any]) -> str:
         for s in systems:
             score = Score.from_json(each[s]) if s in each else None
             sure = score and ("better" * (score.low > 0) or "worse" * (score.high < 0))
-            cells.append(f'<span class="{sure}">{_cell(score)}</span>' if score else "–")
+            cells.append(f'<span class="{sure}">{cell(score)}</span>' if score else "–")
         rows.append([html.escape(v), str(next(iter(each.values()))["n"]) if each else "", *cells])
-    table = _table(["variable", "n", *(f"over {html.escape(s)}" for s in systems)], rows)
+    compared = table(["variable", "n", *(f"over {html.escape(s)}" for s in systems)], rows)
     return (
         f"<p>By how much <b>{reference}</b> has the smaller absolute error, or is right more "
         "often, than each other system, record by record. Above 0 it is the better one; coloured "
-        f"where the interval leaves out 0.</p>{table}"
+        f"where the interval leaves out 0.</p>{compared}"
     )
 
 
@@ -115,7 +117,7 @@ def _variables(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[st
     for v, known in known_records(evaluation):
         draw = _continuous if v in evaluation.schema.continuous else _categorical
         pictures = "".join(
-            _picture(f"{v}: {title}", fig, "svg")
+            picture(f"{v}: {title}", fig, "svg")
             for title, fig in draw(evaluation, report, v, known).items()
         )
         yield (
@@ -198,11 +200,11 @@ def _measures(evaluation: Evaluation, by_system: Mapping[str, Any], name: str) -
     for m, measure in MEASURES.items():
         if m in measured:
             title = f"{measure.title}, {unit}" if measure.unit and unit else measure.title
-            cells = [_cell(Score.from_json(x[m])) if m in x else "–" for x in by_system.values()]
+            cells = [cell(Score.from_json(x[m])) if m in x else "–" for x in by_system.values()]
             tip = html.escape(measure.meaning)
             rows.append([f'<span title="{tip}">{html.escape(title)}</span>', *cells])
     n = count(by_system)
-    return _table([f"n = {n}", *map(html.escape, by_system)], rows)
+    return table([f"n = {n}", *map(html.escape, by_system)], rows)
 
 
 def _methods(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
@@ -234,23 +236,3 @@ def _methods(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
 
 def _unit(evaluation: Evaluation, name: str) -> str:
     return getattr(evaluation.schema[name], "unit", None) or ""
-
-
-def _cell(score: Score) -> str:
-    value, _, ends = str(score).partition(" ")
-    return f"{value} <small>{ends}</small>" if ends else value
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    return f'<div class="table"><table><tr>{cells}</tr>{lines}</table></div>'
-
-
-def _picture(title: str, fig: Figure, kind: str, attributes: str = "") -> str:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=120)
-    plt.close(fig)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    mime = {"svg": "svg+xml"}.get(kind, kind)
-    return f'<img {attributes} alt="{html.escape(title)}" src="data:image/{mime};base64,{data}">'

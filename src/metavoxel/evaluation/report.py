@@ -163,7 +163,7 @@ def _calibrations(
         return {v: Calibration.from_json(stored[v]) for v in schema.continuous if v in stored}
     if validation is None or not schema.continuous:
         return {}
-    said = answer(model, [*schema.continuous], validation.images, 0, seed)
+    said = answer(model, [*schema.continuous], validation.images, len(validation), 0, seed)
     return {
         v: calibrate(said.points[v], said.spreads.get(v), validation.scalars[v])
         for v in schema.continuous

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import OneHot
 from metavoxel.evaluation.baselines import (
     frequencies,
@@ -140,7 +141,8 @@ def _in_pieces(
         rows = slice(start, start + piece)
         images = {v: x[rows] for v, x in table.images.items()}
         own = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-        answers = joined(answers, answer(model, asked, images, count, own))
+        n = len(range(len(table))[rows])
+        answers = joined(answers, answer(model, asked, images, n, count, own))
         done = len(answers) == len(table)
         if done or time.monotonic() - saved > _SAVE_EVERY:
             kept.write(system, answers)
@@ -151,11 +153,18 @@ def _in_pieces(
 
 
 def answer(
-    model: MetaVoxel, asked: Sequence[str], images: Mapping[str, np.ndarray], count: int, seed: int
+    model: MetaVoxel,
+    asked: Sequence[str],
+    known: Mapping[str, np.ndarray],
+    n: int,
+    count: int,
+    seed: int,
+    settings: SamplingConfig | None = None,
 ) -> SystemAnswers:
-    """Ask for scalars given images (n, C, *grid): from `count` samples, or 0 for one evaluation."""
-    start, n = time.perf_counter(), len(next(iter(images.values())))
-    z0 = {v: _encoded(model, v, x) for v, x in images.items()}
+    """Ask for scalars of n records given images (n, C, *grid), and scalars (n,) as numbers or label
+    indices: from `count` samples, or 0 for one evaluation."""
+    start, settings = time.perf_counter(), settings or model.config.sampling
+    z0 = {v: _encoded(model, v, x) for v, x in known.items()}
     if count == 0:
         point = ask_encoded(model, asked, z0, n, 0, seed).point
         spreads = stated_spread(model, asked, z0, n, seed)
@@ -165,7 +174,7 @@ def answer(
         spread = {v: x.numpy() for v, x in spreads.items()}
         return SystemAnswers(points, {}, probabilities, spread, time.perf_counter() - start)
     # The one evaluation is timed on its own.
-    settings = model.config.sampling.model_copy(update={"point": "samples"})
+    settings = settings.model_copy(update={"point": "samples"})
     drawn = ask_encoded(model, asked, z0, n, count, seed, settings).samples
     samples = {v: x.double().numpy() for v, x in drawn.items()}
     seconds = time.perf_counter() - start
@@ -176,8 +185,8 @@ def answer(
     )
 
 
-def _encoded(model: MetaVoxel, name: str, images: np.ndarray) -> torch.Tensor:
-    parts = torch.from_numpy(images).split(IMAGES)
+def _encoded(model: MetaVoxel, name: str, values: np.ndarray) -> torch.Tensor:
+    parts = torch.from_numpy(values).split(IMAGES)
     return torch.cat([model.encode({name: part})[name] for part in parts])
 
 
