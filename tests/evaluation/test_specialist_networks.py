@@ -8,6 +8,7 @@ import torch
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs, Standard
 from metavoxel.evaluation.specialists.networks import (
+    Standardised,
     build_network,
     covers_kernels,
     with_constant_channels,
@@ -17,9 +18,7 @@ UNIT = Standard(offset=0, scale=1)
 
 
 def inputs(*grid: int) -> Inputs:
-    return Inputs(
-        images={"image": (UNIT,)}, scalars={"sex": UNIT}, grid=grid, spacing=(4.0,) * len(grid)
-    )
+    return Inputs(images={"image": 1}, scalars={"sex": UNIT}, grid=grid, spacing=(4.0,) * len(grid))
 
 
 @pytest.mark.parametrize("grid", [(40, 56, 40), (48, 56), (96, 80), (9, 13)])
@@ -44,7 +43,7 @@ def test_an_image_is_padded_evenly_by_its_edge() -> None:
     """A patch of 8 on a grid of 9 x 13 sees 16 x 16 voxels."""
     config = SpecialistConfig.model_validate({"network": "vit", "question": "age | image"})
     built = build_network(config, inputs(9, 13), 1)
-    assert built.margins == [(3, 4), (1, 2)]
+    assert built.network.margins == [(3, 4), (1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -62,3 +61,20 @@ def test_bfloat16_is_used_only_where_grids_cover_kernels(
     config = SpecialistConfig.model_validate({"network": network, "question": "age | image, sex"})
     where = inputs(*grid)
     assert covers_kernels(build_network(config, where, 1), where) is covered
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_images_are_standardised_by_the_training_images(centred: bool) -> None:
+    """Over all voxels mean 0 and variance 1; centred, mean 0 in every voxel as well."""
+    read: list[torch.Tensor] = []
+
+    class Reader(torch.nn.Module):
+        def forward(self, image: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+            read.append(image)
+            return scalars
+
+    network, images = Standardised(Reader(), inputs(4, 5)), torch.rand(50, 1, 4, 5)
+    network.fit(images, centred)
+    network(images, torch.zeros(50, 1))
+    assert read[0].mean().abs() < 1e-5 and abs(read[0].var(correction=0) - 1) < 1e-4
+    assert bool((read[0].mean(0).abs() < 1e-5).all()) is centred

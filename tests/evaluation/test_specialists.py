@@ -18,7 +18,7 @@ from metavoxel.training.augment import NO_AUGMENTATION
 NETWORKS = ("densenet", "vit", "resnet")
 SMALL = {
     "densenet": {"init_features": 8, "growth_rate": 8, "blocks": (2, 2)},
-    "vit": {"patch": 4, "hidden_size": 32, "layers": 2, "heads": 2},
+    "vit": {"patch": 4, "hidden_size": 24, "layers": 2, "heads": 2},
     "resnet": {"layers": (1, 1, 1, 1), "width": 8, "joint_features": 16},
     "dropout": 0.0,
     "batch_size": 16,

@@ -42,21 +42,29 @@ class ViTSize(Strict):
     hidden_size: int = Field(default=192, ge=1, description="width; a multiple of the heads")
     layers: int = Field(default=6, ge=1, description="transformer blocks")
     heads: int = Field(default=6, ge=1, description="attention heads")
+    positions: Literal["learnable", "sincos"] = Field(
+        default="sincos", description="embedding of a patch's place: learnt, or fixed waves"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ViTSize:
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.heads}")
+        if self.positions == "sincos" and self.hidden_size % 12:
+            # A sine and a cosine for each of two or three axes.
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of 12, as waves need"
+            )
         return self
 
 
 class ResNetSize(Strict):
-    """MONAI's ResNet of basic blocks; (2, 2, 2, 2) at 64 channels is ResNet18."""
+    """MONAI's ResNet of basic blocks; (2, 2, 2, 2) at 64 channels is ResNet18, ones ResNet10."""
 
     layers: tuple[int, int, int, int] = Field(
-        default=(2, 2, 2, 2), description="basic blocks of each of the four stages"
+        default=(1, 1, 1, 1), description="basic blocks of each of the four stages"
     )
-    width: int = Field(default=64, ge=1, description="channels of the first stage, then doubled")
+    width: int = Field(default=32, ge=1, description="channels of the first stage, then doubled")
     stem_pooling: bool = Field(default=True, description="halve the grid after the first layer")
     joint_features: int = Field(
         default=64, ge=1, description="units that read the image's features and the known scalars"
@@ -83,6 +91,10 @@ class SpecialistConfig(Strict):
         default=20, ge=1, description="steps between validations, which pick the weights"
     )
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    centred: bool = Field(
+        default=True,
+        description="subtract the training images' mean image, for images in one space",
+    )
     augmentation: Augmentation = Field(
         default_factory=Augmentation, description="drawn anew for every image of every step"
     )

@@ -29,25 +29,20 @@ class Standard(Strict):
 
 
 class Inputs(Strict):
-    """The known images, channel by channel, and the known scalars, each on a scale of about 1."""
+    """The known images with their channels, and the known scalars, each on a scale of about 1."""
 
-    images: dict[str, tuple[Standard, ...]]
+    images: dict[str, int]
     scalars: dict[str, Standard]
     grid: tuple[int, ...]
     spacing: tuple[float, ...]
 
     @property
     def channels(self) -> int:
-        return sum(len(channels) for channels in self.images.values())
+        return sum(self.images.values())
 
     def stacked(self, table: Table) -> Tensor:
         """The known images of a table as one, (n, C, *grid) in [0, 1]."""
         return torch.cat([torch.as_tensor(table.images[v]).float() for v in self.images], 1)
-
-    def encode_images(self, x: Tensor) -> Tensor:
-        """(B, C, *grid) in [0, 1] -> the same, standardised."""
-        channels = [c for of_image in self.images.values() for c in of_image]
-        return torch.stack([c.encode(x[:, i]) for i, c in enumerate(channels)], 1)
 
     def encode_scalars(self, table: Table) -> Tensor:
         """(n, S); a value that is missing is 0."""
@@ -111,11 +106,7 @@ def column(table: Table, name: str) -> np.ndarray:
 
 def fit_inputs(question: Question, schema: Schema, training: Table) -> Inputs:
     """How the training records (those with a target) are put on a scale."""
-    images = {
-        v: tuple(_standard(training.images[v][:, c]) for c in range(kind.channels))
-        for v, kind in schema.images.items()
-        if v in question.given
-    }
+    images = {v: kind.channels for v, kind in schema.images.items() if v in question.given}
     scalars = {v: _scaled(v, schema, training) for v in question.given if v in schema.scalars}
     kind = next(iter(schema.images.values()))  # all images of a schema share one grid
     return Inputs(images=images, scalars=scalars, grid=kind.shape, spacing=kind.spacing)
@@ -140,9 +131,5 @@ def _scaled(name: str, schema: Schema, training: Table) -> Standard:
             f"No training record has {name}, which the specialist is to know. Leave it out of the "
             "question."
         )
-    return _standard(values)
-
-
-def _standard(values: np.ndarray) -> Standard:
-    scale = float(values.std(dtype=np.float64))
-    return Standard(offset=float(values.mean(dtype=np.float64)), scale=scale if scale > 0 else 1.0)
+    scale = float(values.std())
+    return Standard(offset=float(values.mean()), scale=scale if scale > 0 else 1.0)

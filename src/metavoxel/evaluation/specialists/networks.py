@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -48,20 +49,23 @@ class ViTSpecialist(nn.Module):
         size = config.vit
         missing = [-n % size.patch for n in inputs.grid]
         self.margins = [(m // 2, m - m // 2) for m in missing]
-        self.network = ViT(
-            inputs.channels + len(inputs.scalars),
-            [n + m for n, m in zip(inputs.grid, missing, strict=True)],
-            size.patch,
-            hidden_size=size.hidden_size,
-            mlp_dim=4 * size.hidden_size,
-            num_layers=size.layers,
-            num_heads=size.heads,
-            classification=True,
-            num_classes=outputs,
-            dropout_rate=config.dropout,
-            spatial_dims=len(inputs.grid),
-            post_activation="none",  # by default MONAI squeezes the answer through a tanh
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.meshgrid")  # MONAI's waves
+            self.network = ViT(
+                inputs.channels + len(inputs.scalars),
+                [n + m for n, m in zip(inputs.grid, missing, strict=True)],
+                size.patch,
+                hidden_size=size.hidden_size,
+                mlp_dim=4 * size.hidden_size,
+                num_layers=size.layers,
+                num_heads=size.heads,
+                pos_embed_type=size.positions,
+                classification=True,
+                num_classes=outputs,
+                dropout_rate=config.dropout,
+                spatial_dims=len(inputs.grid),
+                post_activation="none",  # by default MONAI squeezes the answer through a tanh
+            )
 
     def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
         x = with_constant_channels(image, scalars)
@@ -102,9 +106,34 @@ class ResNetSpecialist(nn.Module):
 NETWORKS = {"densenet": DenseNetSpecialist, "vit": ViTSpecialist, "resnet": ResNetSpecialist}
 
 
-def build_network(config: SpecialistConfig, inputs: Inputs, outputs: int) -> nn.Module:
+class Standardised(nn.Module):
+    """A network of images that come in [0, 1], (B, C, *grid): it reads (image - mean) / scale."""
+
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.network = network
+        self.mean, self.scale = (
+            nn.Buffer(fill(inputs.channels, *inputs.grid)) for fill in (torch.zeros, torch.ones)
+        )
+
+    def fit(self, images: Tensor, centred: bool) -> None:
+        """By the training images (n, C, *grid): by their mean image, or one number a channel."""
+        axes = tuple(range(2, images.dim()))
+        mean = images.mean(0, keepdim=True)
+        if not centred:
+            mean = mean.mean(axes, keepdim=True)
+        power = sum((x - mean[0]).square().mean(tuple(a - 1 for a in axes)) for x in images)
+        scale = (power / len(images)).sqrt()  # type: ignore[operator]
+        self.mean.copy_(mean[0].expand_as(self.mean))
+        self.scale.copy_(torch.where(scale > 0, scale, 1.0).view(-1, *(1,) * len(axes)))
+
+    def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
+        return self.network((image - self.mean) / self.scale, scalars)
+
+
+def build_network(config: SpecialistConfig, inputs: Inputs, outputs: int) -> Standardised:
     """The network of a configuration, with random weights from torch's global generator."""
-    return NETWORKS[config.network](config, inputs, outputs)
+    return Standardised(NETWORKS[config.network](config, inputs, outputs), inputs)
 
 
 def with_constant_channels(image: Tensor, scalars: Tensor) -> Tensor:

@@ -57,9 +57,7 @@ class Specialist:
             inputs.encode_scalars(table).split(_RECORDS),
             strict=True,
         )
-        said = torch.cat(
-            [self.network(inputs.encode_images(x.to(device)), s.to(device)).cpu() for x, s in parts]
-        )
+        said = torch.cat([self.network(x.to(device), s.to(device)).cpu() for x, s in parts])
         return self.fitted.target.answers(said, time.perf_counter() - start)
 
 

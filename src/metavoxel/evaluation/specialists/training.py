@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import metavoxel.training.progress  # noqa: F401 - it quiets Lightning
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.questions import rows_of
@@ -151,7 +153,10 @@ def _fit(
             num_sanity_val_steps=0,
             gradient_clip_val=config.gradient_clip,
         )
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=False)
+        with warnings.catch_warnings():
+            # A step makes its own batch from its number: there is no loader to rewind.
+            warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=False)
     (folder / _BEST).replace(folder / WEIGHTS)
     (folder / _CHECKPOINT).unlink(missing_ok=True)
 
@@ -219,6 +224,7 @@ class SpecialistModule(L.LightningModule):
         self.fitted, self.bf16 = fitted, False
         self.training_records = _Records.of(training, inputs, target)
         self.validation_records = _Records.of(validation, inputs, target)
+        self.network.fit(self.training_records.images, fitted.config.centred)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         s = self.fitted.config
@@ -264,9 +270,8 @@ class SpecialistModule(L.LightningModule):
         self.log(name, loss, on_epoch=True, batch_size=len(rows))
 
     def _loss(self, images: Tensor, records: _Records, rows: Tensor) -> Tensor:
-        x = self.fitted.inputs.encode_images(images.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            said = self.network(x, records.scalars[rows].to(self.device))
+            said = self.network(images.to(self.device), records.scalars[rows].to(self.device))
         return self.fitted.target.loss(said.float(), records.truth[rows].to(self.device))
 
 
