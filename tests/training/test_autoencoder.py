@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from monai.losses import JukeboxLoss
 from torch import Tensor
 
 from metavoxel.encoding.image import IdentityConfig, KLConfig, KLEncoder, build_encoder
@@ -17,6 +18,7 @@ from metavoxel.training import autoencoder
 from metavoxel.training.augment import NO_AUGMENTATION
 from metavoxel.training.autoencoder import (
     AutoencoderTraining,
+    SpectralLoss,
     build_discriminator,
     build_perceptual,
     kl_divergence,
@@ -232,3 +234,15 @@ def test_images_that_are_not_finite_stop_the_run(shortcut, message):
     encoder = new_encoder(SMALL.model_copy(update={"shortcut": shortcut}), of)
     with pytest.raises(MetaVoxelError, match=message):
         train_autoencoder(encoder, of, x, x, AutoencoderTraining(steps=2), seed=0, **QUIET)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 12, 10), (2, 1, 8, 6, 4)])
+def test_the_spectral_loss_is_monai_s_and_has_a_gradient_at_amplitude_0(shape):
+    generator = torch.Generator().manual_seed(0)
+    x, recon = torch.rand(2, *shape, generator=generator)
+    theirs = JukeboxLoss(spatial_dims=len(shape) - 2)
+    torch.testing.assert_close(SpectralLoss()(recon, x), theirs(recon, x))
+    flat = torch.full(shape, 0.5, requires_grad=True)  # every amplitude but the mean's is 0
+    SpectralLoss()(flat, x).backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()

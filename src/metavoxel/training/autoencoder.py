@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
-from monai.losses import JukeboxLoss, PatchAdversarialLoss, PerceptualLoss
+from monai.losses import PatchAdversarialLoss, PerceptualLoss
 from monai.networks.nets import PatchDiscriminator
 from pydantic import Field
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class AutoencoderTraining(Strict):
     perceptual: Perceptual = Field(
         default="spectral",
         description="perceptual loss: spectral needs no download (distance of Fourier amplitudes, "
-        "MONAI's JukeboxLoss); the others load pretrained networks, on slices along all three "
+        "as in Jukebox); the others load pretrained networks, on slices along all three "
         "axes (2.5D) except medicalnet, which is 3D",
     )
     perceptual_weight: float = Field(default=0.3, ge=0, description="weight of the perceptual loss")
@@ -328,6 +329,19 @@ def reconstruction_quality(recon: Tensor, x: Tensor) -> dict[str, Tensor]:
     }
 
 
+class SpectralLoss(nn.Module):
+    """Mean squared distance of the Fourier amplitudes of images (B, 1, *grid).
+
+    MONAI's JukeboxLoss, but for an amplitude of exactly 0, where the gradient of its square root is
+    not a number. In bfloat16 that happens by chance: the reconstruction takes few distinct values.
+    """
+
+    def forward(self, recon: Tensor, x: Tensor) -> Tensor:
+        axes = tuple(range(2, x.ndim))
+        said, true = (torch.fft.fftn(i, dim=axes, norm="ortho").abs() for i in (recon, x))
+        return F.mse_loss(said, true)
+
+
 def build_perceptual(kind: Perceptual, image: Image) -> nn.Module:
     """The perceptual loss. Raises MetaVoxelError if its weights or its package cannot be had.
 
@@ -336,7 +350,7 @@ def build_perceptual(kind: Perceptual, image: Image) -> nn.Module:
     """
     dims = image.spatial_dims
     if kind == "spectral":
-        return JukeboxLoss(spatial_dims=dims)
+        return SpectralLoss()
     solid = kind.startswith("medicalnet")
     if solid and dims == 2:
         raise MetaVoxelError(f"autoencoder.perceptual: {kind} is for 3D images; choose spectral.")
