@@ -37,7 +37,7 @@ def planes(image: np.ndarray) -> list[np.ndarray]:
 def montage(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[str] = ()) -> Figure:
     """Images (x, y[, z]) in [0, 1] in rows by title, each in its planes; captions above."""
     columns = max(map(len, rows.values()))
-    tiles = [[_tile(image) for image in images] for images in rows.values()]
+    tiles = [[tile(image) for image in images] for images in rows.values()]
     height, width = tiles[0][0].shape
     # In inches: a tile and the gap after it, and room for the titles and the captions.
     across, gap, left, top = 1.85, 0.06, 0.35, 0.3 if captions else 0.05
@@ -70,7 +70,7 @@ def montage(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[str] = 
 
 def difference(image: np.ndarray, other: np.ndarray, caption: str) -> Figure:
     """Where `other` is brighter (red) or darker (blue) than `image`, in their planes."""
-    change = _tile(other) - _tile(image)
+    change = tile(other) - tile(image)
     limit = max(0.05, float(np.abs(change).max()))
     with plt.rc_context(_INK):
         size = (3.2, 2.4 * change.shape[0] / change.shape[1] + 0.3)
@@ -137,7 +137,7 @@ def read_curves(logs: Path) -> dict[str, tuple[list[int], list[float]]]:
     }
 
 
-def _tile(image: np.ndarray) -> np.ndarray:
+def tile(image: np.ndarray) -> np.ndarray:
     """The planes of an image in one picture, stacked."""
     cuts = planes(image)
     width = max(cut.shape[1] for cut in cuts)

@@ -28,7 +28,7 @@ from metavoxel.evaluation.scores import wilson
 
 COLOURS = ("#1f6f8b", "#c8553d", "#7a9e3f", "#8a63a8", "#d79b00")
 _SIZE = (3.7, 3.5)
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -43,7 +43,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def _axes() -> Iterator[tuple[Figure, Axes]]:
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         yield plt.subplots(figsize=_SIZE, layout="constrained")
 
 
