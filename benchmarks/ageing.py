@@ -144,9 +144,17 @@ def print_tables(
     print(f"\n{measure} ({unit}); reader: MAE {error['mae']}, r {error['r']}\n")
     print(f"| asked | {GENERATED} | {READ} | {MEASURED} |\n|---|---|---|---|")
     for cell in cells:
-        real = [f"{cell.real[k]} (n = {cell.real[k].n})" for k in (READ, MEASURED)]
-        print(f"| {cell.named(schema)} | {cell.generated} | {real[0]} | {real[1]} |")
-    print(f"| slope per 10 | {rates[GENERATED]} | {rates[READ]} | {rates[MEASURED]} |")
+        real = [f"{said(cell.real[k])} (n = {cell.real[k].n})" for k in (READ, MEASURED)]
+        print(f"| {cell.named(schema)} | {said(cell.generated)} | {real[0]} | {real[1]} |")
+    print(f"| slope per 10 | {' | '.join(said(rates[k]) for k in (GENERATED, READ, MEASURED))} |")
+
+
+def said(score: Score) -> str:
+    """To four figures: brain volumes differ in the third."""
+    return " ".join(
+        ["n/a" if np.isnan(score.value) else f"{score.value:.4g}"]
+        + ([] if np.isnan(score.low) else [f"[{score.low:.4g}, {score.high:.4g}]"])
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from metavoxel.evaluation.anatomy import Cell, Condition, People
 from metavoxel.evaluation.plots import COLOURS
 from metavoxel.schema import Schema
 
+_APART = 0.02  # between two choices, as a share of the asked range
+
 
 def ageing_figure(
     schema: Schema,
@@ -36,15 +38,17 @@ def ageing_figure(
         unit = schema.continuous[measurement].unit
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         fig, ax = plt.subplots(figsize=(4.6, 3.7), layout="constrained")
-        for (name, group), colour in zip(
-            _choices(schema, along, cells).items(), itertools.cycle(COLOURS)
-        ):
+        choices = _choices(schema, along, cells)
+        # A little apart, so that no interval hides another.
+        step = _APART * float(np.ptp([cell.condition[along] for cell in cells]))
+        aside = step * (np.arange(len(choices)) - (len(choices) - 1) / 2)
+        for (name, group), colour, shift in zip(choices.items(), itertools.cycle(COLOURS), aside):
             real = _of_choice(people, _rest(group[0].condition, along))
             ax.plot(
                 people.scalars[along][real], people.measured[real], "o", color=colour, ms=3.5,
                 mew=0, alpha=0.4,
             )  # fmt: skip
-            x = np.array([cell.condition[along] for cell in group])
+            x = shift + np.array([cell.condition[along] for cell in group])
             mean, low, high = (
                 np.array([getattr(cell.generated, end) for cell in group])
                 for end in ("value", "low", "high")

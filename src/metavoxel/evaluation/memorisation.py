@@ -246,7 +246,9 @@ def pairs_figure(
         "difference": [np.abs(a - b) for a, b in zip(made, real, strict=True)],
     }
     least = comparison.threshold
-    captions = [f"{p.relative:.3f}{' (flagged)' if p.relative < least else ''}" for p in pairs]
+    captions = [
+        f"relative {p.relative:.2f}{' (flagged)' if p.relative < least else ''}" for p in pairs
+    ]
     return montage(rows, captions)
 
 
