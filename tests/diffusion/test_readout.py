@@ -115,6 +115,47 @@ def test_a_constant_read_out_samples_its_own_distribution() -> None:
     torch.testing.assert_close(point["group"], p.expand(n, 3))
 
 
+@pytest.mark.parametrize("steps", [1, 5, 20])
+@pytest.mark.parametrize("std", [0.02, 0.4])
+def test_a_narrow_answer_keeps_its_spread_in_few_steps(steps: int, std: float) -> None:
+    """A trajectory whose prior is N(0.3, std^2) ends there, however few its steps."""
+    read = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.5))
+    process = JointProcess({"age": read}, {"age": (1,)})
+
+    def denoise(z, t, asked):
+        said = torch.tensor([[0.3, 2 * math.log(std / 0.5)]])
+        return {"age": said.expand(len(z["age"]), 2)}
+
+    generator = torch.Generator().manual_seed(0)
+    n, settings = 4000, SamplingConfig(steps=steps)
+    z = sample(denoise, process, Condition(n), ["age"], settings, generator)["age"]
+    assert float(z.mean()) == pytest.approx(0.3, abs=4 * std / n**0.5)
+    assert float(z.var() / std**2) == pytest.approx(1, abs=4 * (2 / n) ** 0.5)
+
+
+def test_two_answers_that_move_together_keep_spread_and_correlation() -> None:
+    """Each one's exact read-out given the other's z_t; correlated by 0.9, in 20 steps."""
+    std, rho, n = 0.3, 0.9, 20_000
+    read = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=0.5))
+    process = JointProcess({"a": read, "b": read}, {"a": (1,), "b": (1,)})
+
+    def denoise(z, t, asked):
+        said = {}
+        for v, other in (("a", "b"), ("b", "a")):
+            a = SCHEDULE.alpha_bar(t[other])[:, None]
+            gain = rho * std**2 * a.sqrt() / (a * std**2 + 1 - a)
+            variance = std**2 - gain * rho * std**2 * a.sqrt()
+            said[v] = torch.cat([gain * z[other], (variance / 0.25).log()], 1)
+        return said
+
+    generator = torch.Generator().manual_seed(0)
+    settings = SamplingConfig(steps=20)
+    z = sample(denoise, process, Condition(n), ["a", "b"], settings, generator)
+    cov = torch.cov(torch.cat([z["a"], z["b"]], 1).T) / std**2
+    assert float(cov[0, 0]) == pytest.approx(1, abs=0.05)
+    assert float(cov[0, 1]) == pytest.approx(rho, abs=0.05)
+
+
 def test_read_outs_keep_extreme_predictions_finite() -> None:
     """A network's first outputs may be anything; losses and gradients stay finite."""
     process = GaussianReadOut(GaussianProcess(SCHEDULE, "v", data_std=1e-3))
