@@ -23,8 +23,9 @@ from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
-from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
+from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
+from metavoxel.diffusion.temper import Temper, known_share
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
@@ -91,6 +92,7 @@ class MetaVoxel(nn.Module):
         self.process = self._joint_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
         self.times = config.diffusion.times.build()
+        self.tempers: dict[str, Temper] = {}  # fitted once it is trained
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +100,19 @@ class MetaVoxel(nn.Module):
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        return self.denoiser(self.process.seen(z, t), t, asked)
+        return self._tempered(self.denoiser(self.process.seen(z, t), t, asked), t)
+
+    def _tempered(self, predictions: State, t: Times) -> State:
+        """The predictions, as sure as held-out people found that they may be."""
+        if not self.tempers:
+            return predictions
+        signal = [self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema.images]
+        known, out = known_share(torch.stack(signal)).mean(0), dict(predictions)
+        for v in self.tempers.keys() & predictions.keys():
+            process = self.process.processes[v]
+            assert isinstance(process, ReadOut)
+            out[v] = process.tempered(predictions[v], self.tempers[v].factor(known))
+        return out
 
     def loss(
         self,
@@ -221,6 +235,8 @@ def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> Non
     (folder / "encoding.json").write_text(json.dumps(_encoding(model), indent=2) + "\n")
     save_weights(model.autoencoders, folder / "autoencoder.safetensors")
     save_weights(model.denoiser, folder / "denoiser.safetensors")
+    tempers = {v: vars(temper) for v, temper in model.tempers.items()}
+    (folder / "tempers.json").write_text(json.dumps(tempers, indent=2) + "\n")
     for name, text in files.items():
         (folder / name).write_text(text)
     (folder / CHECKSUMS).write_text(json.dumps(checksums(folder), indent=2) + "\n")
@@ -247,6 +263,9 @@ def load_model(folder: Path | str) -> MetaVoxel:
         model = MetaVoxel(schema, config, scalings)
         for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
             module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        if (folder / "tempers.json").is_file():  # older folders have none
+            tempers = read_yaml(folder / "tempers.json")
+            model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise MetaVoxelError(

@@ -12,6 +12,8 @@ factor is flat and the two agree: the prediction there is the one-evaluation ans
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +26,30 @@ from metavoxel.diffusion.process import Past, over_axes
 
 VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
 
+_ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
+_ERROR_STD = 10  # the spread of those, in units of the data's
+
+
+class ReadOut(CombinedProcess):
+    """A scalar whose network prediction is p(z_0 | rest), a distribution that can be tempered."""
+
+    @property
+    @abstractmethod
+    def linear_in(self) -> int:
+        """The power of the factor in which what is stated is linear. If the factor itself is
+        unsure, that power's mean is the one that states what all its values state together."""
+
+    @abstractmethod
+    def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
+        """The prediction (B, k) made less sure by the factor (B, 1) or (1,); 1 leaves it alone."""
+
+    @abstractmethod
+    def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
+        """log p(z_0 | rest), (B,), up to a constant, if a few values of z_0 may be plain wrong."""
+
 
 @dataclass(frozen=True, eq=False)
-class GaussianReadOut(CombinedProcess):
+class GaussianReadOut(ReadOut):
     """A continuous variable whose network prediction is (mean, log variance) of p(z_0 | rest).
 
     Both are in units of the data: the mean as it is, the variance relative to `data_std`**2.
@@ -113,14 +136,40 @@ class GaussianReadOut(CombinedProcess):
         """The standard deviation (B, 1) of p(z_0 | rest) that a prediction states."""
         return self._read(prediction)[1].sqrt()
 
+    @property
+    def linear_in(self) -> int:
+        return 1  # a mixture's variance is the mean of the variances
+
+    def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
+        """The variance times the factor."""
+        mean, log_variance = prediction.float().chunk(2, dim=-1)
+        return torch.cat([mean, log_variance + factor.log()], -1)
+
+    def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
+        """Under the contaminated normal of Tukey (1960).
+
+        One value in a hundred may be anything, of ten times the spread of the data, and says
+        nothing of the prediction. So all of an error of 3 of its standard deviations counts, half
+        of one of 4, and none of a height of 100 cm, which is 8 off.
+        """
+        mean, variance = self._read(prediction)
+        right = _log_normal(z0 - mean, variance) + math.log1p(-_ERROR_RATE)
+        anything = (_ERROR_STD * self.process.data_std) ** 2
+        wrong = _log_normal(z0, torch.full_like(variance, anything)) + math.log(_ERROR_RATE)
+        return torch.logaddexp(right, wrong)[:, 0]
+
     def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """m and r, each (B, 1)."""
         mean, log_variance = prediction.float().chunk(2, dim=-1)
         return mean, self.process.data_std**2 * log_variance.clamp(-12, 4).exp()
 
 
+def _log_normal(x: Tensor, variance: Tensor) -> Tensor:
+    return -(x.square() / variance + variance.log()) / 2
+
+
 @dataclass(frozen=True, eq=False)
-class CategoricalReadOut(CombinedProcess):
+class CategoricalReadOut(ReadOut):
     """A categorical variable whose network prediction is the logits of p(z_0 | rest)."""
 
     process: CategoricalProcess
@@ -139,3 +188,20 @@ class CategoricalReadOut(CombinedProcess):
         by_chance = (zt * self.process.stationary(zt)).sum(-1, keepdim=True)
         evidence = a * zt[:, : self.process.K] + (1 - a) * by_chance
         return prediction.float() + evidence.clamp_min(1e-30).log()
+
+    @property
+    def linear_in(self) -> int:
+        return -1  # probabilities are about linear in logits, the logits in 1 / temperature
+
+    def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
+        """The logits over the factor.
+
+        It is to them what it is to a variance: of two Gaussian groups with one variance, the
+        log-odds are a distance over that variance.
+        """
+        return prediction.float() / factor
+
+    def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
+        """If one label in a hundred was drawn at random."""
+        probability = (prediction.float().softmax(-1) * z0).sum(-1)
+        return ((1 - _ERROR_RATE) * probability + _ERROR_RATE / self.process.K).log()

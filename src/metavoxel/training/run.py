@@ -26,6 +26,7 @@ from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write, locked, remove_leftovers
+from metavoxel.inference.temper import fit_tempers
 from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -115,6 +116,7 @@ def train(
         _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
         examples = _encode(model, config, folders, parts, volumes, console)
         _joint_stage(model, config, folders, examples, console)
+        _temper(model, examples["validation"])
         preparation = fit_preparation(parts["train"], volumes["train"])
         files = model_files(
             model, config, parts, split, examples, folders.run, autoencoder, preparation
@@ -349,6 +351,12 @@ def _joint_stage(
     if best.exists():
         _reload(model.denoiser, best)
     model.eval()
+
+
+def _temper(model: MetaVoxel, validation: Examples) -> None:
+    """Make the spreads of the answers those that the validation records show."""
+    rows = torch.arange(len(validation))
+    model.tempers = fit_tempers(model, *validation.batch(rows, torch.zeros_like(rows)))
 
 
 def _fit(
