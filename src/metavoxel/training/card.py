@@ -177,7 +177,8 @@ All scalars asked given the images, {scores["samples"]} samples, {scores["steps"
 {rows}
 
 calibration.json also holds, for every continuous variable, split-conformal quantiles of the
-one-evaluation answers on these records, and the line of their bias.
+one-evaluation answers on these records, and the line of their bias. The spread that every answer
+states was fitted on these records too (tempers.json): the fewer they are, the less sure it is.
 """
 
 
