@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.config import DenseNetSize, SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs, Standard
 from metavoxel.evaluation.specialists.networks import (
     Standardised,
@@ -78,3 +79,19 @@ def test_images_are_standardised_by_the_training_images(centred: bool) -> None:
     network(images, torch.zeros(50, 1))
     assert read[0].mean().abs() < 1e-5 and abs(read[0].var(correction=0) - 1) < 1e-4
     assert bool((read[0].mean(0).abs() < 1e-5).all()) is centred
+
+
+def test_what_is_left_out_has_the_default_of_the_network() -> None:
+    one, other = (
+        SpecialistConfig.model_validate({"network": n, "question": "age | image"})
+        for n in ("densenet", "resnet")
+    )
+    assert one.centred and not other.centred
+    given = {"network": "resnet", "question": "age | image", "centred": True}
+    assert SpecialistConfig.model_validate(given).centred
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(ValidationError, match="norm group needs channels in fours"):
+        DenseNetSize(norm="group", blocks=(1, 1), init_features=12, growth_rate=8)
+    DenseNetSize(norm="group", blocks=(1, 1), init_features=8, growth_rate=8)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs
 
+_NORMS = {"batch": "batch", "group": ("group", {"num_groups": 4})}
+
 
 class DenseNetSpecialist(nn.Module):
     """3D-DenseNet of Table 1: known scalars are constant channels."""
@@ -33,6 +35,7 @@ class DenseNetSpecialist(nn.Module):
             growth_rate=size.growth_rate,
             block_config=size.blocks[:room],
             dropout_prob=config.dropout,
+            norm=_NORMS[size.norm],
         )
         if not size.stem_pooling:
             self.network.features.pool0 = nn.Identity()
