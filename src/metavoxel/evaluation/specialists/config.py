@@ -17,7 +17,7 @@ Network = Literal["densenet", "vit", "resnet"]
 # What served best of what was tried, where it differs from the fields: docs/howto/specialists.md.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "densenet": {"learning_rate": 1e-3, "dropout": 0.0, "ema_decay": 0.95},
-    "vit": {"weight_decay": 0.3, "dropout": 0.2},
+    "vit": {"learning_rate": 3e-4, "weight_decay": 0.1, "centred": False},
     "resnet": {"dropout": 0.2, "centred": False},
 }
 
@@ -56,7 +56,7 @@ class ViTSize(Strict):
     layers: int = Field(default=6, ge=1, description="transformer blocks")
     heads: int = Field(default=6, ge=1, description="attention heads")
     positions: Literal["learnable", "sincos"] = Field(
-        default="sincos", description="embedding of a patch's place: learnt, or fixed waves"
+        default="learnable", description="embedding of a patch's place: learnt, or fixed waves"
     )
 
     @model_validator(mode="after")
