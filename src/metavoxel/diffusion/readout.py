@@ -150,7 +150,7 @@ class GaussianReadOut(ReadOut):
 
         One value in a hundred may be anything, of ten times the spread of the data, and says
         nothing of the prediction. So all of an error of 3 of its standard deviations counts, half
-        of one of 4, and none of a height of 100 cm, which is 8 off.
+        of one of 4, and none of a height of 110 cm, which is 11 off.
         """
         mean, variance = self._read(prediction)
         right = _log_normal(z0 - mean, variance) + math.log1p(-_ERROR_RATE)
