@@ -48,8 +48,10 @@ def out(derivative: Path) -> Path:
 class Window:
     """One window of the page. Whatever it asks for elsewhere, or throws, is an error."""
 
-    def __init__(self, browser, url: str) -> None:
+    def __init__(self, browser, url: str, own_clock: bool = False) -> None:
         self.page = browser.new_page(viewport=VIEW)
+        if own_clock:
+            self.page.clock.install()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self._check(request.url, url))
@@ -175,6 +177,36 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_the_page_goes_on(
     finally:
         first.kill()
         window.page.close()
+
+
+@pytest.mark.parametrize("keys", [[], ["ArrowRight"]], ids=["nothing", "another scan"])
+def test_the_page_goes_on_though_no_poll_met_the_silent_server(
+    browser, out: Path, keys: list[str]
+) -> None:
+    """A decision alone finds the server silent; it is back, and may have shown another scan, before
+    the page asks again. The page's clock stands still meanwhile: no poll can come between."""
+    first = Server(out)
+    window = Window(browser, first.url, own_clock=True)
+    try:
+        window.page.clock.pause_at(window.page.evaluate("Date.now() + 1000"))
+        window.page.wait_for_load_state("networkidle")
+        first.kill()
+        window.press("f")
+        window.page.wait_for_selector("#trouble:not([hidden])")
+        with serving(out, first.port):
+            window.press(*keys)
+            window.until("drawn === current && !unanswered" if keys else "unanswered")
+            assert window.page.is_visible("#trouble")  # nothing was polled yet
+            window.page.clock.run_for(window.page.evaluate("POLL_MS"))
+            window.page.wait_for_selector("#trouble", state="hidden", timeout=20_000)
+            assert written(out) == {}
+            window.wait_for_picture()
+            judged = window.judge("f")
+            assert written(out) == {judged: "fail"}
+    finally:
+        first.kill()
+        window.page.close()
+    assert window.errors == []
 
 
 def test_two_windows_see_each_other_and_undo_only_their_own(browser, server: Server, out: Path):

@@ -39,6 +39,7 @@ function draw(tag, attributes) {
 // --- the server ---------------------------------------------------------------------------------
 
 let unanswered = false; // whether the last call found no server
+let lost = false; // whether any call found none since the page last went on
 async function call(path, body) {
   const options = body && { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
   let answer;
@@ -46,7 +47,7 @@ async function call(path, body) {
     answer = await fetch(path, options);
     unanswered = false;
   } catch {
-    unanswered = true;
+    unanswered = lost = true;
     throw new Error("The server does not answer. Every decision that was made is in qc.tsv; start metavoxel qc again and this page goes on.");
   }
   const data = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
@@ -63,14 +64,12 @@ function take({ decisions, from, seen: now, shortened }) {
   for (const d of decisions.slice(Math.max(0, seen - from))) last.set(d.scan, d);
   seen = Math.max(seen, now);
 }
-let lost = false; // whether the server was silent when last asked
 async function poll() {
-  const silent = lost || unanswered; // a decision may have found no server between two polls
   try {
     const before = seen;
     take(await call(`api/decisions?seen=${seen}`));
     if (seen !== before) refresh();
-    if (silent) { complain(null); lost = false; views.clear(); show(); }
+    if (lost) { complain(null); lost = false; views.clear(); show(); }
   } catch (error) {
     lost = true;
     complain(error);
