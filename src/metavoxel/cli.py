@@ -347,6 +347,25 @@ def evaluate(
 
 
 @app.command()
+def experiment(
+    config: Annotated[Path, typer.Argument(help="YAML file of the experiment")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder of its results (experiments/NAME OF THE FILE)")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="train nothing: report what is done so far")
+    ] = False,
+) -> None:
+    """Train and ask many systems on the same folds; write their tables and figures.
+
+    It goes on where it was stopped, and several processes may work on one folder.
+    """
+    from metavoxel.evaluation.experiment.run import experiment as run
+
+    sys.stdout.write(run(config, out or Path("experiments") / config.stem, errors, report))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("demo"),
 ) -> None:

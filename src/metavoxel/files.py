@@ -89,11 +89,15 @@ def atomic_array(
         out.flush()
 
 
+class BusyError(MetaVoxelError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file `path` until the block ends, or this process does, however it ends.
 
-    Raises MetaVoxelError(busy) if another process holds it. Where the system has no such locks
+    Raises BusyError(busy) if another process holds it. Where the system has no such locks
     (Windows), nothing is held.
     """
     if fcntl is None:
@@ -108,7 +112,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise MetaVoxelError(busy) from None
+            raise BusyError(busy) from None
         yield
 
 

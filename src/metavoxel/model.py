@@ -172,7 +172,7 @@ class MetaVoxel(nn.Module):
             processes[v] = (
                 PreconditionedGaussian(GaussianProcess(gaussian, "x0"), encoder.gaussian)  # type: ignore[arg-type]
                 if config.image_preconditioning
-                else GaussianProcess(gaussian, config.image_prediction)
+                else GaussianProcess(gaussian, config.image_prediction, clip=config.image_clip)
             )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:
@@ -212,7 +212,8 @@ def _continuous(config: DiffusionConfig, schedule: Schedule, std: float) -> Proc
     if prediction == "read_out":
         return GaussianReadOut(GaussianProcess(schedule, "v", std))
     # The paper's loss is the plain squared error of the noise, whose variance is 1.
-    return GaussianProcess(schedule, prediction, 1.0 if prediction == "epsilon" else std)
+    scale = 1.0 if prediction == "epsilon" else std
+    return GaussianProcess(schedule, prediction, scale, config.continuous_clip)
 
 
 def save_model(

@@ -181,3 +181,19 @@ def test_epsilon_at_zero_snr_is_refused():
 def test_the_same_seed_gives_the_same_noise():
     draws = [process("v").noise(4, (2,), torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+def test_what_is_read_off_a_prediction_is_clipped(prediction: Prediction) -> None:
+    """A wrong prediction leads no further than the clip; a right one is not touched."""
+    T = 1000  # noqa: N806
+    schedule = scaled_linear(T, 0.0015, 0.0205)
+    process = GaussianProcess(schedule, prediction, clip=1.0)
+    z0, t = torch.tensor([[0.5], [-0.9]]), torch.tensor([T, T // 2])
+    noise = torch.tensor([[1.0], [-1.0]])
+    zt, target = process.noised(z0, t, noise), process.target(z0, t, noise)
+    torch.testing.assert_close(process.clean(target, zt, t), z0, atol=1e-4, rtol=0)
+    wrong = process.clean(target + torch.tensor([[50.0], [-50.0]]), zt, t)
+    assert wrong.abs().max() == 1
+    s = torch.zeros_like(t)
+    assert process.step(target + 50, zt, t, s).abs().max() == 1

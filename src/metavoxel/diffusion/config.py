@@ -144,6 +144,17 @@ class DiffusionConfig(Strict):
         "mean and variance given the rest of the record, which Bayes' rule joins with z_t "
         "(read_out)",
     )
+    image_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest size of the z_0 that is read off an image's prediction, without "
+        "preconditioning; latents have standard deviation 1. The paper leaves it open",
+    )
+    continuous_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="the same of a continuous variable, without read_out; 1 is its range",
+    )
     categorical_prediction: Literal["label", "read_out"] = Field(
         default="read_out",
         description="what it says of a categorical variable: its clean label given all of z_t (the "

@@ -23,11 +23,14 @@ class GaussianProcess:
     v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) z_0 (Salimans and Ho, 2022). `data_std` is the
     standard deviation of z_0 over the training split: the loss is divided by the variance that the
     target has at t, so that 1 is the loss of predicting the mean, whatever the target and t.
+    `clip` is the largest |z_0| that is read off a prediction, as DDPM clips images to [-1, 1]: near
+    T, an error of the noise is one of z_0 over sqrt(alpha_bar), many times as large.
     """
 
     schedule: Schedule
     prediction: Prediction = "epsilon"
     data_std: float = 1.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         if self.prediction == "epsilon" and self.schedule.zero_terminal_snr:
@@ -81,11 +84,12 @@ class GaussianProcess:
     def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """E[z_0 | z_t] from the network's prediction. Shapes (B, ...)."""
         signal, spread = self._amplitudes(t, zt)
-        if self.prediction == "x0":
-            return prediction
-        if self.prediction == "v":
-            return signal * zt - spread * prediction
-        return (zt - spread * prediction) / signal
+        z0 = {
+            "epsilon": lambda: (zt - spread * prediction) / signal,
+            "x0": lambda: prediction,
+            "v": lambda: signal * zt - spread * prediction,
+        }[self.prediction]()
+        return z0 if self.clip is None else z0.clamp(-self.clip, self.clip)
 
     def step(
         self,

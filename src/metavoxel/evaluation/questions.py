@@ -54,8 +54,8 @@ def _by_what_is_known(
 ) -> Iterator[tuple[np.ndarray, Sequence[str]]]:
     """Rows that know the same of what is given, and what that is."""
     scalars = [v for v in question.given if v in table.scalars]
-    gaps = np.array([np.isnan(table.scalars[v]) for v in scalars]).reshape(len(scalars), -1).T
-    gaps = gaps.reshape(len(table), len(scalars))
+    gaps = np.array([np.isnan(table.scalars[v]) for v in scalars])
+    gaps = gaps.reshape(len(scalars), len(table)).T
     for pattern in np.unique(gaps, axis=0):
         missing = {v for v, gap in zip(scalars, pattern, strict=True) if gap}
         rows = np.flatnonzero((gaps == pattern).all(1))

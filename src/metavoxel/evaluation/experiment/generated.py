@@ -1,0 +1,187 @@
+"""Generated images of an experiment, measured: against real ones, by group, and for memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from metavoxel.evaluation.cohort import Table
+from metavoxel.evaluation.experiment.pieces import Piece, slug
+from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
+from metavoxel.evaluation.images.scores import score_images
+from metavoxel.evaluation.membership import answer_membership, reconstructed
+from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
+from metavoxel.files import atomic_write
+from metavoxel.model import load_model
+from metavoxel.schema import Schema
+
+_BANDS = 2  # of a continuous variable, of as many test people each, in the groups of Figure D.5
+_FEWEST = 8  # real images of a group, below which nothing is measured
+
+
+def measuring(experiment: Experiment) -> Iterator[Piece]:
+    """The pieces that measure what was generated."""
+    plan = experiment.config.images
+    if plan is None:
+        return
+    for name in dict.fromkeys((*plan.trainings, *plan.conditional)):
+        needs = tuple(generation(name, run) for run in experiment.runs)
+        do = bound(_measure, experiment, name)
+        yield Piece(f"measure images of {name}", do, _key(experiment, name), needs)
+    for name in plan.memorisation:
+        run = experiment.runs[0]
+        do = bound(_memorisation, experiment, name, run)
+        needs = (generation(name, run),)
+        yield Piece(f"memorisation of {name}, {run}", do, _key(experiment, name), needs)
+
+
+def _key(experiment: Experiment, name: str) -> Callable[[], str]:
+    plan = experiment.config.images
+    assert plan is not None
+    return lambda: " ".join(
+        [plan.extractor, *(experiment.images(name, run).name for run in experiment.runs)]
+    )
+
+
+def image_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """What the pieces measured of images drawn freely, a row for every training."""
+    return [row for row in _rows(experiment) if "group" not in row]
+
+
+def group_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """The same of images that were asked for, by group of people."""
+    return [row for row in _rows(experiment) if "group" in row]
+
+
+def memories(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """By training: what `memorisation` found, and the figure's path."""
+    plan, out = experiment.config.images, {}
+    for name in plan.memorisation if plan else ():
+        path = _folder(experiment, name) / "memorisation.json"
+        if path.is_file():
+            out[name] = json.loads(path.read_text())
+    return out
+
+
+def free_images(experiment: Experiment, name: str, run: Run, image: str) -> np.ndarray | None:
+    """Images (n, C, *grid) in [0, 1] that a training drew of nobody."""
+    return _read(experiment.images(name, run)).get(f"free/{image}")
+
+
+def _rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    plan = experiment.config.images
+    for name in dict.fromkeys((*plan.trainings, *plan.conditional)) if plan else ():
+        path = _folder(experiment, name) / "measures.json"
+        if path.is_file():
+            yield from json.loads(path.read_text())
+
+
+def _folder(experiment: Experiment, name: str) -> Path:
+    return experiment.out / "images" / slug(name)
+
+
+def _measure(experiment: Experiment, name: str, console: Console) -> None:
+    plan = experiment.config.images
+    assert plan is not None
+    found = {run: _read(experiment.images(name, run)) for run in experiment.runs}
+    tests = {run: experiment.tables(run)[2] for run in experiment.runs}
+    rows: list[dict[str, Any]] = []
+    for image in experiment.schema.images:
+        real = np.concatenate([tests[run].images[image] for run in experiment.runs])
+        free = [x[f"free/{image}"] for x in found.values() if f"free/{image}" in x]
+        if free:
+            drawn = np.concatenate(free)
+            row = {"system": name, "question": f"{image} |"}
+            rows.append(row | score_images(drawn, real, plan.extractor))
+        asked = [
+            (x[f"asked/{image}"], _only(tests[run], x["rows"].astype(int)))
+            for run, x in found.items()
+            if f"asked/{image}" in x
+        ]
+        if asked:
+            rows += _by_group(experiment.schema, name, image, asked, plan.given, plan.extractor)
+    with atomic_write(_folder(experiment, name) / "measures.json") as temporary:
+        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _by_group(
+    schema: Schema,
+    name: str,
+    image: str,
+    asked: Sequence[tuple[np.ndarray, Table]],
+    given: Sequence[str],
+    extractor: str,
+) -> Iterator[dict[str, Any]]:
+    """Images drawn for people's values beside the images of these people, group by group."""
+    drawn = np.concatenate([x for x, _ in asked])
+    real = np.concatenate([table.images[image] for _, table in asked])
+    values = {v: np.concatenate([table.scalars[v] for _, table in asked]) for v in given}
+    for group, inside in groups(schema, values):
+        if inside.sum() >= _FEWEST:
+            scores = score_images(drawn[inside], real[inside], extractor)
+            question = f"{image} | {', '.join(given)}"
+            yield {"system": name, "question": question, "group": group, **scores}
+
+
+def groups(schema: Schema, values: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Groups of people (n,) by label, and by band of each continuous variable; and all of them."""
+    n = len(next(iter(values.values())))
+    found: list[tuple[tuple[str, ...], np.ndarray]] = [((), np.ones(n, bool))]
+    for v, x in values.items():
+        parts = _labels(schema, v, x) if v in schema.categorical else _bands(v, x)
+        found = [((*said, label), inside & some) for said, inside in found for label, some in parts]
+    yield "all", np.ones(n, bool)
+    for said, inside in found:
+        yield ", ".join(said), inside
+
+
+def _labels(schema: Schema, name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    return [(label, values == k) for k, label in enumerate(schema.categorical[name].labels)]
+
+
+def _bands(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    edges = np.quantile(values, np.linspace(0, 1, _BANDS + 1))
+    which = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, _BANDS - 1)
+    return [(f"{name} {edges[i]:.0f}–{edges[i + 1]:.0f}", which == i) for i in range(_BANDS)]
+
+
+def _only(table: Table, rows: np.ndarray) -> Table:
+    return Table(
+        {v: x[rows] for v, x in table.images.items()},
+        {v: x[rows] for v, x in table.scalars.items()},
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """What was generated, images in [0, 1]."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return {k: x.astype(np.float32) / 255 if x.dtype == np.uint8 else x for k, x in arrays.items()}
+
+
+def _memorisation(experiment: Experiment, name: str, run: Run, console: Console) -> None:
+    """Of the first image variable, against the people of the test fold."""
+    model = load_model(experiment.model(name, run))
+    training, _, test = experiment.tables(run)
+    image = next(iter(model.schema.images))
+    generated = free_images(experiment, name, run, image)
+    assert generated is not None  # read_experiment has seen to it
+    found = memorisation(
+        model, image, training.images[image], test.images[image], generated, run.seed
+    )
+    answers = answer_membership(model, training, test, run.seed)
+    said = found.to_json() | {"answers_auc": {v: x.to_json() for v, x in answers.items()}}
+    shown = reconstructed(model, image, training.images[image])
+    figure = pairs_figure(found.spaces[LATENT], shown, generated)
+    folder = _folder(experiment, name)
+    with atomic_write(folder / "pairs.png") as temporary:
+        figure.savefig(temporary, dpi=150)
+    with atomic_write(folder / "memorisation.json") as temporary:
+        temporary.write_text(json.dumps(said, indent=1) + "\n")

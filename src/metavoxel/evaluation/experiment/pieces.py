@@ -1,0 +1,105 @@
+"""An experiment in pieces: each is done once, its result kept, by whichever process is free."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from metavoxel.files import BusyError, atomic_write, locked
+
+_WAIT = 5.0  # seconds between looks at what other processes are doing
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the work: its name, how it is done, what its result depends on, and those it needs.
+
+    `do` is called with the console. What it keeps on the way is its own; when it has ended, the
+    piece is done, and its record stands in the folder of the pieces with the `key` that it was done
+    under. Another key is other work. It is asked for when the needed pieces are done.
+    """
+
+    name: str
+    do: Callable[[Console], None]
+    key: Callable[[], str]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces in the order in which one process does them, with their records in `folder`.
+
+    Several processes may share a folder, on one machine or on a shared disk: each takes the next
+    piece that nobody works on and that has what it needs.
+    """
+
+    folder: Path
+    pieces: Sequence[Piece]
+
+    def run(self, console: Console) -> None:
+        """Do what is left. A piece that fails ends the run; what is done stays done."""
+        while left := [p for p in self.pieces if not self.done(p)]:
+            if not any(self._try(p, console) for p in left):
+                time.sleep(_WAIT)  # others are at work on what we need
+
+    def done(self, piece: Piece) -> bool:
+        record = self._record(piece)
+        return record is not None and record["key"] == piece.key()
+
+    def seconds(self) -> dict[str, float]:
+        """How long every piece that is done took, in its last process."""
+        return {p.name: self._record(p)["seconds"] for p in self.pieces if self.done(p)}  # type: ignore[index]
+
+    def _try(self, piece: Piece, console: Console) -> bool:
+        """Do a piece if that can be done now, and say whether it was."""
+        if self.done(piece) or not all(self.done(p) for p in self.pieces if p.name in piece.needs):
+            return False
+        try:
+            with locked(self._path(piece).with_suffix(".lock"), piece.name):
+                if self.done(piece):
+                    return False
+                self._do(piece, console)
+        except BusyError:
+            return False
+        return True
+
+    def _do(self, piece: Piece, console: Console) -> None:
+        count = sum(self.done(p) for p in self.pieces)
+        console.print(
+            f"[bold]{count + 1}/{len(self.pieces)}[/] {escape(piece.name)}", highlight=False
+        )
+        start = time.perf_counter()
+        piece.do(console)
+        record = {
+            "piece": piece.name,
+            "key": piece.key(),
+            "seconds": round(time.perf_counter() - start, 1),
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+            f"{torch.get_num_threads()} threads, GPU: {torch.cuda.is_available()}",
+        }
+        with atomic_write(self._path(piece)) as temporary:
+            temporary.write_text(json.dumps(record) + "\n")
+
+    def _record(self, piece: Piece) -> dict[str, Any] | None:
+        path = self._path(piece)
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _path(self, piece: Piece) -> Path:
+        return self.folder / f"{slug(piece.name)}.json"
+
+
+def slug(name: str) -> str:
+    """A name as a file's."""
+    words = "".join(c if c.isalnum() else " " for c in name).split()
+    return "-".join(words) or "none"

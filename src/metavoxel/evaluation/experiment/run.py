@@ -1,0 +1,149 @@
+"""An experiment from its file to its page, in pieces that are done once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from metavoxel.evaluation.experiment import tables
+from metavoxel.evaluation.experiment.config import Simulation, read_experiment
+from metavoxel.evaluation.experiment.drawings import figures_of
+from metavoxel.evaluation.experiment.generated import image_rows, measuring, memories
+from metavoxel.evaluation.experiment.pieces import Pieces
+from metavoxel.evaluation.experiment.results import collect, scored
+from metavoxel.evaluation.experiment.work import Experiment, work
+from metavoxel.evaluation.hypertext import facts, picture, write_html
+from metavoxel.files import atomic_write
+from metavoxel.version import __version__
+
+
+def experiment(path: Path, out: Path, console: Console, report_only: bool = False) -> str:
+    """Do what is left of an experiment and write its report to `out`; returns it as Markdown.
+
+    Writes report.html, report.md, report.json, scores.csv and the figures as PNG. With
+    `report_only` nothing is trained or asked: what is done so far is reported. Raises
+    MetaVoxelError for anything wrong with the file or the data.
+    """
+    config = read_experiment(path)
+    this = Experiment(config, Path(path).parent, Path(out))
+    pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this)])
+    if not report_only:
+        pieces.run(console)
+    console.print("Scoring")
+    return _report(this, pieces)
+
+
+def _report(this: Experiment, pieces: Pieces) -> str:
+    rows = scored(this, collect(this))
+    images = image_rows(this)
+    report = {
+        "title": this.config.title,
+        "cohort": _cohort(this),
+        "runs": [str(run) for run in this.runs],
+        "reference": this.config.reference,
+        "answers": rows,
+        "images": images,
+        "memorisation": memories(this),
+        "seconds": pieces.seconds(),
+        "left": [p.name for p in pieces.pieces if not pieces.done(p)],
+        "date": time.strftime("%Y-%m-%d"),
+        "metavoxel": __version__,
+        "torch": torch.__version__,
+    }
+    found = _tables(this, rows, images)
+    figures = figures_of(this, rows, images)
+    for name, fig in figures.items():
+        with atomic_write(this.out / "figures" / f"{name}.png") as temporary:
+            fig.savefig(temporary, dpi=150)
+    with atomic_write(this.out / "scores.csv") as temporary, temporary.open("w") as file:
+        csv.writer(file, lineterminator="\n").writerows(tables.as_csv(rows))
+    text = _markdown(report, found)
+    with atomic_write(this.out / "report.md") as temporary:
+        temporary.write_text(text)
+    write_html(this.out / "report.html", this.config.title, _body(report, found, figures))
+    with atomic_write(this.out / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    return text
+
+
+def _cohort(this: Experiment) -> str:
+    cohort = this.config.cohort
+    if isinstance(cohort, Simulation):
+        kind = "slices" if cohort.slices else "volumes"
+        return f"{cohort.subjects} simulated {kind}, seed {cohort.seed}"
+    return str(cohort)
+
+
+Table = list[list[str]]
+
+
+def _tables(
+    this: Experiment, rows: Sequence[tables.Row], images: Sequence[tables.Row]
+) -> dict[str, Table]:
+    """The tables of the report, by title."""
+    if not rows:
+        return {}
+    out = {"Table 1: every system": tables.table_1(rows, images)}
+    reference = this.config.reference
+    if any(r["gain"] for r in rows):
+        title = f"By how much {reference} is better, record by record"
+        out[title] = tables.gains_table(rows, reference)
+    for v, lines in tables.table_2(rows, this.schema):
+        out[f"Table 2: {v} from what is known"] = lines
+    if len(this.runs) > 1:
+        out["Every fold and seed on its own"] = tables.folds_table(rows)
+    if images:
+        out["Generated images"] = tables.images_table(images)
+    return out
+
+
+def _markdown(report: Mapping[str, Any], found: Mapping[str, Table]) -> str:
+    lines = [f"# {report['title']}", "", _lead(report), ""]
+    for title, table in found.items():
+        lines += [f"## {title}", "", tables.as_markdown(table)]
+    return "\n".join(lines)
+
+
+def _lead(report: Mapping[str, Any]) -> str:
+    text = (
+        f"{report['cohort']}; {len(report['runs'])} runs ({report['runs'][0]} to "
+        f"{report['runs'][-1]}). Mean absolute error ± standard deviation of the error, or "
+        "accuracy, with 95 % bootstrap intervals over subjects."
+    )
+    if report["left"]:
+        text += f" Unfinished: {len(report['left'])} pieces are left."
+    return text
+
+
+def _body(
+    report: Mapping[str, Any], found: Mapping[str, Table], figures: Mapping[str, Figure]
+) -> str:
+    sections = [f"<h1>{report['title']}</h1><p>{_lead(report)}</p>"]
+    for title, table in found.items():
+        sections.append(f"<section><h2>{title}</h2>{tables.as_html(table)}</section>")
+    for title, fig in figures.items():
+        drawn = picture(title, fig, "png", 'class="wide"')
+        sections.append(f"<section><h2>{title}</h2>{drawn}</section>")
+    details = "".join(
+        f"<h3>{title}</h3>{tables.as_html(table)}"
+        for title, table in tables.measures_tables(report["answers"])
+    )
+    sections.append(
+        f"<details><summary>Every measure of every question</summary>{details}</details>"
+    )
+    total = sum(report["seconds"].values()) / 60
+    about = [
+        ("made", f"{report['date']}, metavoxel {report['metavoxel']}, torch {report['torch']}"),
+        ("time", f"{len(report['seconds'])} pieces, {total:.0f} minutes in all"),
+    ]
+    sections.append(facts(about))
+    sections.append('<p class="soft">The same figures stand in report.json and scores.csv.</p>')
+    return "\n".join(sections)

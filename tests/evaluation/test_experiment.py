@@ -1,0 +1,167 @@
+"""An experiment from its file to its page: every system on the same folds, in pieces done once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation.experiment import work
+from metavoxel.evaluation.experiment.coded import Coding
+from metavoxel.evaluation.experiment.config import read_experiment
+from metavoxel.evaluation.experiment.pieces import Piece, Pieces
+from metavoxel.evaluation.experiment.run import experiment
+
+QUIET = Console(quiet=True)
+FOLDS = {"training.split": {"kind": "folds", "folds": 3, "validation": 0.2}}
+SMALL = {"blocks": [2], "init_features": 8, "growth_rate": 4}
+RUN = {
+    "schema": {
+        "variables": {
+            "image": {"kind": "image", "shape": [24, 24], "spacing": [2, 2]},
+            "age": {"kind": "continuous", "unit": "years", "range": [20, 90]},
+            "sex": {"kind": "categorical", "labels": ["F", "M"]},
+        }
+    },
+    "model": {
+        "encoding": {"kind": "identity"},
+        "denoiser": {
+            "channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8,
+        },
+        "sampling": {"steps": 3},
+    },
+    "training": {
+        "joint": {
+            "steps": 4, "batch_size": 8, "copies": 1, "validate_every": 2, "answer_samples": 2,
+            "answer_steps": 2, "warmup_steps": 1,
+        },
+    },
+}  # fmt: skip
+CODED = {"kind": "continuous", "codes": {"M": 1, "F": 0}}
+PLAN = {
+    "title": "Tiny",
+    "cohort": {"subjects": 48, "resolution": 8.0, "missing": 0.1, "slices": True},
+    "folds": [0, 1],
+    "trainings": {
+        "ours": {"config": "run.yaml", "set": FOLDS},
+        "coded": {
+            "config": "run.yaml",
+            "set": {**FOLDS, "schema.variables.sex": CODED},
+        },
+    },
+    "systems": {
+        "one evaluation": {"training": "ours"},
+        "overwritten": {
+            "training": "ours",
+            "samples": 2,
+            "sampling": {"conditioner": "repaint", "spacing": "uniform"},
+        },
+        "continuous sex": {"training": "coded"},
+        "DenseNet": {
+            "specialists": [
+                {"network": "densenet", "question": "age | image, sex", "steps": 2,
+                 "validate_every": 2, "densenet": SMALL},
+            ]
+        },
+    },
+    "questions": ["age | image, sex", "sex | image", "age | sex"],
+    "reference": "one evaluation",
+    "images": {
+        "trainings": ["ours"], "count": 6, "conditional": ["ours"], "given": ["sex"],
+        "memorisation": ["ours"],
+    },
+}  # fmt: skip
+
+
+def write_plan(folder: Path, **changes: object) -> Path:
+    (folder / "run.yaml").write_text(yaml.safe_dump(RUN))
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return path
+
+
+def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every system answers for every test person of every fold; nothing is done twice."""
+    path, out = write_plan(tmp_path), tmp_path / "out"
+    text = experiment(path, out, QUIET)
+    report = json.loads((out / "report.json").read_text())
+    rows = {(r["question"], r["system"]): r for r in report["answers"]}
+    everyone = {name for _, name in rows}
+    assert everyone == {
+        "population mean / majority",
+        "ridge / logistic on voxels",
+        *PLAN["systems"],
+    }
+    assert {q for q, name in rows if name == "DenseNet"} == {"age | image, sex"}
+    assert ("age | sex", "ridge / logistic on voxels") not in rows  # it reads images alone
+    asked = [r for (q, _), r in rows.items() if q == "age | image, sex"]
+    assert len({r["n"] for r in asked}) == 1 and asked[0]["n"] > 20  # 2 of 3 folds of 48, some n/a
+    for row in rows.values():
+        headline = row["scores"].get("mae", row["scores"].get("accuracy"))
+        assert len(row["runs"]) == 2
+        assert min(row["runs"]) - 1e-9 <= headline["value"] <= max(row["runs"]) + 1e-9
+    assert report["left"] == [] and {r["system"] for r in report["images"]} == {"ours"}
+    assert report["memorisation"]["ours"]["training"] > 0
+    assert "## Table 1" in text and "Table 2: age" in text
+    for name in ("report.html", "report.md", "scores.csv", "figures"):
+        assert (out / name).exists()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("done already")
+
+    for name in ("train", "simulate", "answer_question", "ask", "train_specialist"):
+        monkeypatch.setattr(work, name, never)
+    assert experiment(path, out, QUIET) == text
+    changed = write_plan(tmp_path, folds=[0, 2])  # another fold is other work
+    with pytest.raises(AssertionError, match="done already"):
+        experiment(changed, out, QUIET)
+    assert "Unfinished" in experiment(changed, out, QUIET, report_only=True)
+
+
+def test_two_processes_share_the_pieces(tmp_path: Path) -> None:
+    """A piece that another process holds is left to it; needs come first."""
+    done: list[str] = []
+
+    def piece(name: str, *needs: str, key: str = "") -> Piece:
+        return Piece(name, lambda console: done.append(name), lambda: key, needs)
+
+    pieces = Pieces(tmp_path, [piece("ask", "train"), piece("train")])
+    pieces.run(QUIET)
+    assert done == ["train", "ask"]
+    pieces.run(QUIET)
+    assert done == ["train", "ask"]
+    Pieces(tmp_path, [piece("train", key="other settings")]).run(QUIET)
+    assert done == ["train", "ask", "train"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"reference": "nobody"}, 'there is no system "nobody"'),
+        ({"questions": ["age | sex=F"]}, "names alone"),
+        ({"systems": {"x": {"training": "theirs"}}, "reference": "x"}, 'no training "theirs"'),
+        ({"systems": {"x": {}}, "reference": "x"}, "either a training or specialists"),
+        ({"colour": "x"}, "there is no key colour"),
+    ],
+)
+def test_a_wrong_plan_is_one_sentence(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(MetaVoxelError, match=says):
+        read_experiment(write_plan(tmp_path, **changes))
+
+
+def test_codes_become_labels() -> None:
+    """Label indices to numbers and back, whatever the order of the codes."""
+    coding = Coding(np.array([1.0, 0.0, 3.0]))
+    np.testing.assert_array_equal(coding.numbers(np.array([0, 2, np.nan])), [1, 3, np.nan])
+    np.testing.assert_array_equal(coding.nearest(np.array([0.4, 0.6, 9.0])), [1, 0, 2])
+    stated = coding.probabilities(np.array([0.5]), None, np.array([1e-6]))
+    np.testing.assert_allclose(stated, [[0.5, 0.5, 0]], atol=1e-9)
+    drawn = coding.probabilities(np.array([0.0]), np.array([[0.1, 0.2, 2.9]]), None)
+    np.testing.assert_allclose(drawn, [[1 / 6, 3 / 6, 2 / 6]])
