@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.experiment import work
 from metavoxel.evaluation.experiment.coded import Coding
@@ -72,8 +73,9 @@ PLAN = {
     "questions": ["age | image, sex", "sex | image", "age | sex"],
     "reference": "one evaluation",
     "images": {
-        "trainings": ["ours"], "count": 6, "conditional": ["ours"], "given": ["sex"],
+        "trainings": ["ours"], "count": 6, "conditional": ["ours"], "given": ["age", "sex"],
         "memorisation": ["ours"],
+        "anatomy": {"table": "derivatives/truth/participants.tsv", "columns": ["brain_volume"]},
     },
 }  # fmt: skip
 
@@ -81,7 +83,7 @@ PLAN = {
 def write_plan(folder: Path, **changes: object) -> Path:
     (folder / "run.yaml").write_text(yaml.safe_dump(RUN))
     path = folder / "plan.yaml"
-    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    path.write_text(yaml.safe_dump({**PLAN, **changes}, sort_keys=False))
     return path
 
 
@@ -93,12 +95,14 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     rows = {(r["question"], r["system"]): r for r in report["answers"]}
     everyone = {name for _, name in rows}
     assert everyone == {
+        "the exact posterior",
         "population mean / majority",
         "ridge / logistic on voxels",
         *PLAN["systems"],
     }
     assert {q for q, name in rows if name == "DenseNet"} == {"age | image, sex"}
     assert ("age | sex", "ridge / logistic on voxels") not in rows  # it reads images alone
+    assert {q for q, name in rows if name == "the exact posterior"} == {"sex | image"}
     asked = [r for (q, _), r in rows.items() if q == "age | image, sex"]
     assert len({r["n"] for r in asked}) == 1 and asked[0]["n"] > 20  # 2 of 3 folds of 48, some n/a
     for row in rows.values():
@@ -107,7 +111,16 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert min(row["runs"]) - 1e-9 <= headline["value"] <= max(row["runs"]) + 1e-9
     assert report["left"] == [] and {r["system"] for r in report["images"]} == {"ours"}
     assert report["memorisation"]["ours"]["training"] > 0
-    assert "## Table 1" in text and "Table 2: age" in text
+    assert "## Table 1" in text and "Table 2: age" in text and "## Does it remember" in text
+    (measured,) = report["anatomy"]
+    truth = read_table(out / "cohort" / "derivatives" / "truth" / "participants.tsv")
+    people = [row.cells for row in truth.rows]
+    age, brain = (np.array([float(x[c]) for x in people]) for c in ("age", "brain_volume"))
+    x, y = (np.array(v, dtype=float) for v in measured["values"]["test people, measured"])
+    known = ~np.isnan(x)
+    assert known.sum() > 20 and {*zip(x[known], y[known], strict=True)} <= {
+        *zip(age, brain, strict=True)
+    }
     for name in ("report.html", "report.md", "scores.csv", "figures"):
         assert (out / name).exists()
 
@@ -147,6 +160,10 @@ def test_two_processes_share_the_pieces(tmp_path: Path) -> None:
         ({"systems": {"x": {"training": "theirs"}}, "reference": "x"}, 'no training "theirs"'),
         ({"systems": {"x": {}}, "reference": "x"}, "either a training or specialists"),
         ({"colour": "x"}, "there is no key colour"),
+        (
+            {"images": {"trainings": ["ours"], "given": ["sex"], "anatomy": {"columns": ["x"]}}},
+            'no given variable "age"',
+        ),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(

@@ -43,9 +43,17 @@ def picture(title: str, fig: Figure, kind: str, attributes: str = "") -> str:
     buffer = io.BytesIO()
     fig.savefig(buffer, format=kind, dpi=120)
     plt.close(fig)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    mime = {"svg": "svg+xml"}.get(kind, kind)
-    return f'<img {attributes} alt="{html.escape(title)}" src="data:image/{mime};base64,{data}">'
+    return _embedded(title, buffer.getvalue(), {"svg": "svg+xml"}.get(kind, kind), attributes)
+
+
+def picture_file(title: str, path: Path, attributes: str = "") -> str:
+    """A PNG file inside the page."""
+    return _embedded(title, path.read_bytes(), "png", attributes)
+
+
+def _embedded(title: str, data: bytes, kind: str, attributes: str) -> str:
+    text = base64.b64encode(data).decode()
+    return f'<img {attributes} alt="{html.escape(title)}" src="data:image/{kind};base64,{text}">'
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

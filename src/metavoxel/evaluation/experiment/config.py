@@ -84,6 +84,17 @@ class SystemPlan(Strict):
             raise explain(error, "the experiment's sampling settings") from None
 
 
+class AnatomyPlan(Strict):
+    """What is read off the images that are asked for by group, by a reader of real images."""
+
+    columns: tuple[str, ...] = Field(min_length=1, description="such as ventricle_volume")
+    table: Path | None = Field(
+        default=None, description="where they are, relative to the cohort; participants.tsv"
+    )
+    along: str = Field(default="age", description="the given variable that they change with")
+    per: float = Field(default=10.0, gt=0, description="of its units")
+
+
 class ImagesPlan(Strict):
     """Generated images, and what is measured of them."""
 
@@ -100,9 +111,7 @@ class ImagesPlan(Strict):
     memorisation: tuple[str, ...] = Field(
         default=(), description="models whose images are held beside their training images"
     )
-    anatomy: tuple[str, ...] = Field(
-        default=(), description="scalars read off generated images by an independent reader"
-    )
+    anatomy: AnatomyPlan | None = None
 
 
 class ExperimentConfig(Strict):
@@ -135,6 +144,8 @@ class ExperimentConfig(Strict):
             known(
                 self.trainings, [*plan.trainings, *plan.conditional, *plan.memorisation], "training"
             )
+            if plan.anatomy is not None:
+                known(dict.fromkeys(plan.given), [plan.anatomy.along], "given variable")
         for text in self.questions:
             parse_question(text)
         for name, system in self.systems.items():

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation.experiment import charts, pictures
+from metavoxel.evaluation.experiment.anatomy import anatomy_figure, anatomy_rows
 from metavoxel.evaluation.experiment.generated import free_images, group_rows
 from metavoxel.evaluation.experiment.tables import TITLES, Row, first_questions
 from metavoxel.evaluation.experiment.trajectory import trajectory
@@ -34,6 +35,8 @@ def figures_of(
     out["Figure C.4: who the people are"] = charts.demographics(dict(parts), experiment.schema)
     if by_group := group_rows(experiment):
         out["Figure D.5: images by group"] = charts.by_group(by_group)
+    if anatomy := anatomy_rows(experiment):
+        out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_figure(experiment, anatomy)
     return out | _of_models(experiment)
 
 

@@ -59,13 +59,22 @@ def group_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def memories(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """By training: what `memorisation` found, and the figure's path."""
-    plan, out = experiment.config.images, {}
-    for name in plan.memorisation if plan else ():
-        path = _folder(experiment, name) / "memorisation.json"
-        if path.is_file():
-            out[name] = json.loads(path.read_text())
-    return out
+    """By training: what `memorisation` found."""
+    found = _remembered(experiment, "memorisation.json")
+    return {name: json.loads(path.read_text()) for name, path in found.items()}
+
+
+def pairs_drawn(experiment: Experiment) -> dict[str, Path]:
+    """By training: the figure of generated images beside the nearest training images."""
+    return _remembered(experiment, "pairs.png")
+
+
+def _remembered(experiment: Experiment, file: str) -> dict[str, Path]:
+    plan = experiment.config.images
+    places = {
+        name: image_folder(experiment, name) / file for name in (plan.memorisation if plan else ())
+    }
+    return {name: path for name, path in places.items() if path.is_file()}
 
 
 def free_images(experiment: Experiment, name: str, run: Run, image: str) -> np.ndarray | None:
@@ -73,15 +82,25 @@ def free_images(experiment: Experiment, name: str, run: Run, image: str) -> np.n
     return _read(experiment.images(name, run)).get(f"free/{image}")
 
 
+def asked_images(
+    experiment: Experiment, name: str, run: Run, image: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Images (n, C, *grid) that were drawn for people's values, and these values (n,)."""
+    found = _read(experiment.images(name, run))
+    given = {k.removeprefix("given/"): x for k, x in found.items() if k.startswith("given/")}
+    return found[f"asked/{image}"], given
+
+
 def _rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
     plan = experiment.config.images
     for name in dict.fromkeys((*plan.trainings, *plan.conditional)) if plan else ():
-        path = _folder(experiment, name) / "measures.json"
+        path = image_folder(experiment, name) / "measures.json"
         if path.is_file():
             yield from json.loads(path.read_text())
 
 
-def _folder(experiment: Experiment, name: str) -> Path:
+def image_folder(experiment: Experiment, name: str) -> Path:
+    """Where what is measured of a training's images is kept."""
     return experiment.out / "images" / slug(name)
 
 
@@ -105,7 +124,7 @@ def _measure(experiment: Experiment, name: str, console: Console) -> None:
         ]
         if asked:
             rows += _by_group(experiment.schema, name, image, asked, plan.given, plan.extractor)
-    with atomic_write(_folder(experiment, name) / "measures.json") as temporary:
+    with atomic_write(image_folder(experiment, name) / "measures.json") as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -180,7 +199,7 @@ def _memorisation(experiment: Experiment, name: str, run: Run, console: Console)
     said = found.to_json() | {"answers_auc": {v: x.to_json() for v, x in answers.items()}}
     shown = reconstructed(model, image, training.images[image])
     figure = pairs_figure(found.spaces[LATENT], shown, generated)
-    folder = _folder(experiment, name)
+    folder = image_folder(experiment, name)
     with atomic_write(folder / "pairs.png") as temporary:
         figure.savefig(temporary, dpi=150)
     with atomic_write(folder / "memorisation.json") as temporary:

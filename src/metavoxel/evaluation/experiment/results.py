@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from metavoxel.evaluation.experiment.config import Simulation
+from metavoxel.evaluation.experiment.exact import EXACT, exact_answers
 from metavoxel.evaluation.experiment.work import Experiment, Run
 from metavoxel.evaluation.measures import (
     categorical_scores,
@@ -68,9 +70,10 @@ def collect(experiment: Experiment) -> dict[tuple[str, str], dict[str, Pooled]]:
 
 
 def system_names(experiment: Experiment) -> list[str]:
-    """The baselines first."""
+    """What nobody can do better, then the baselines."""
+    exact = [EXACT] if isinstance(experiment.config.cohort, Simulation) else []
     simple = [SIMPLE, LINEAR] if experiment.config.baselines else []
-    return [*simple, *experiment.config.systems]
+    return [*exact, *simple, *experiment.config.systems]
 
 
 def _answered(
@@ -82,6 +85,13 @@ def _answered(
         said = experiment.answers(SIMPLE, run).read(system)
         table = experiment.tables(run)[2]
         return None if said is None else _rows(said, records_with(question, table))
+    if system == EXACT:
+        name, *others = question.asked
+        if set(question.given) != set(experiment.schema.images) or others:
+            return None  # the truth holds the posterior given the image
+        table = experiment.tables(run)[2]
+        people = tuple(table.subjects[i] for i in records_with(question, table))
+        return exact_answers(experiment.bids, experiment.schema, name, people)
     return experiment.answers(system, run).read(str(question))
 
 

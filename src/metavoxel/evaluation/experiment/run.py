@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from metavoxel.evaluation.experiment import tables
+from metavoxel.evaluation.experiment.anatomy import anatomy_rows, anatomy_table, reading
 from metavoxel.evaluation.experiment.config import Simulation, read_experiment
 from metavoxel.evaluation.experiment.drawings import figures_of
-from metavoxel.evaluation.experiment.generated import image_rows, measuring, memories
+from metavoxel.evaluation.experiment.generated import image_rows, measuring, memories, pairs_drawn
 from metavoxel.evaluation.experiment.pieces import Pieces
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.work import Experiment, work
-from metavoxel.evaluation.hypertext import facts, picture, write_html
+from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
 from metavoxel.files import atomic_write
 from metavoxel.version import __version__
 
@@ -34,7 +35,7 @@ def experiment(path: Path, out: Path, console: Console, report_only: bool = Fals
     """
     config = read_experiment(path)
     this = Experiment(config, Path(path).parent, Path(out))
-    pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this)])
+    pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
     if not report_only:
         pieces.run(console)
     console.print("Scoring")
@@ -51,6 +52,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
         "reference": this.config.reference,
         "answers": rows,
         "images": images,
+        "anatomy": anatomy_rows(this),
         "memorisation": memories(this),
         "seconds": pieces.seconds(),
         "left": [p.name for p in pieces.pieces if not pieces.done(p)],
@@ -68,7 +70,8 @@ def _report(this: Experiment, pieces: Pieces) -> str:
     text = _markdown(report, found)
     with atomic_write(this.out / "report.md") as temporary:
         temporary.write_text(text)
-    write_html(this.out / "report.html", this.config.title, _body(report, found, figures))
+    body = _body(report, found, figures, pairs_drawn(this))
+    write_html(this.out / "report.html", this.config.title, body)
     with atomic_write(this.out / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     return text
@@ -91,7 +94,9 @@ def _tables(
     """The tables of the report, by title."""
     if not rows:
         return {}
-    out = {"Table 1: every system": tables.table_1(rows, images)}
+    first = {p.training: name for name, p in reversed(this.config.systems.items())}
+    named = [{**row, "system": first.get(row["system"], row["system"])} for row in images]
+    out = {"Table 1: every system": tables.table_1(rows, named)}
     reference = this.config.reference
     if any(r["gain"] for r in rows):
         title = f"By how much {reference} is better, record by record"
@@ -102,6 +107,10 @@ def _tables(
         out["Every fold and seed on its own"] = tables.folds_table(rows)
     if images:
         out["Generated images"] = tables.images_table(images)
+    if anatomy := anatomy_rows(this):
+        out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_table(anatomy)
+    if memory := memories(this):
+        out["Does it remember its training images"] = tables.memory_table(memory)
     return out
 
 
@@ -124,13 +133,20 @@ def _lead(report: Mapping[str, Any]) -> str:
 
 
 def _body(
-    report: Mapping[str, Any], found: Mapping[str, Table], figures: Mapping[str, Figure]
+    report: Mapping[str, Any],
+    found: Mapping[str, Table],
+    figures: Mapping[str, Figure],
+    pairs: Mapping[str, Path],
 ) -> str:
     sections = [f"<h1>{report['title']}</h1><p>{_lead(report)}</p>"]
     for title, table in found.items():
         sections.append(f"<section><h2>{title}</h2>{tables.as_html(table)}</section>")
     for title, fig in figures.items():
         drawn = picture(title, fig, "png", 'class="wide"')
+        sections.append(f"<section><h2>{title}</h2>{drawn}</section>")
+    for name, path in pairs.items():
+        title = f"Images of {name} beside the nearest training images"
+        drawn = picture_file(title, path, 'class="wide"')
         sections.append(f"<section><h2>{title}</h2>{drawn}</section>")
     details = "".join(
         f"<h3>{title}</h3>{tables.as_html(table)}"

@@ -19,7 +19,17 @@ Row = Mapping[str, Any]  # of results.scored
 TITLES = MEASURES | {
     "variance": Measure("mean variance", "mean of the stated variance of the answers")
 }
-_IMAGE_MEASURES = {"fid": "FID", "mmd": "MMD"}
+_IMAGE_MEASURES = {
+    "fid": "FID",
+    "mmd": "MMD",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "ms_ssim": "MS-SSIM",
+    "ms_ssim_real": "MS-SSIM of real images",
+}
+_OF_TABLE_1 = ("fid", "mmd")
+_ATTACKS = {"denoiser": "denoiser's error", "autoencoder": "autoencoder's error"}
 
 
 def first_questions(rows: Sequence[Row]) -> dict[str, str]:
@@ -33,8 +43,8 @@ def first_questions(rows: Sequence[Row]) -> dict[str, str]:
 def table_1(rows: Sequence[Row], images: Sequence[Row]) -> list[list[str]]:
     """Systems down; image measures, then the headline of the first question of each scalar."""
     asked = first_questions(rows)
-    drawn = {(row["system"], k): row[k] for row in images for k in _IMAGE_MEASURES if k in row}
-    measured = [k for k in _IMAGE_MEASURES if any(key == k for _, key in drawn)]
+    drawn = {(row["system"], k): row[k] for row in images for k in _OF_TABLE_1 if k in row}
+    measured = [k for k in _OF_TABLE_1 if any(key == k for _, key in drawn)]
     found = {(r["system"], r["variable"]): r for r in rows if asked[r["variable"]] == r["question"]}
     systems = dict.fromkeys([*(r["system"] for r in rows), *(r["system"] for r in images)])
     head = ["system", *(_IMAGE_MEASURES[k] for k in measured)]
@@ -149,10 +159,30 @@ def as_csv(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
 def images_table(images: Sequence[Row]) -> list[list[str]]:
     """Every measure of generated images: systems down."""
     names = list(dict.fromkeys(k for row in images for k, x in row.items() if _is_score(x)))
-    out = [["system", "question", "n", *names]]
+    out = [["model", "question", "n", *(_IMAGE_MEASURES.get(name, name) for name in names)]]
     for row in images:
         cells = [_figure(row.get(name)) for name in names]
         out.append([row["system"], row["question"], str(row["n"]), *cells])
+    return out
+
+
+def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Models down: copies among the generated images, and how well training people are told."""
+    names = list(dict.fromkeys(v for of_model in found.values() for v in of_model["answers_auc"]))
+    out = [["model", "trained on", "held out", "space", "flagged", "flagged by chance",
+            "nearest is a training image", "by chance", "p",
+            *(f"AUC by {said}" for said in _ATTACKS.values()),
+            *(f"AUC by the answer of {v}" for v in names)]]  # fmt: skip
+    for name, of_model in found.items():
+        aucs = [_figure(of_model["membership_auc"].get(attack)) for attack in _ATTACKS]
+        aucs += [_figure(of_model["answers_auc"].get(v)) for v in names]
+        for space, seen in of_model["spaces"].items():
+            near = seen["nearest_is_training"]
+            cells = [seen["flagged"], seen["expected_flagged"]]
+            cells += [near["share"], near["expected"], near["p"]]
+            people = [str(of_model["training"]), str(of_model["held_out"])]
+            out.append([name, *people, space, *(f"{x:.3g}" for x in cells), *aucs])
+            aucs = [""] * len(aucs)  # they are of the model, not of the space
     return out
 
 

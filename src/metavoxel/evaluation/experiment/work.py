@@ -36,7 +36,7 @@ from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.query import Question, parse_question
 from metavoxel.model import MetaVoxel, load_model
-from metavoxel.schema import Schema
+from metavoxel.schema import Categorical, Schema
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
 from metavoxel.version import __version__
@@ -80,13 +80,14 @@ class Experiment:
 
     @cached_property
     def schema(self) -> Schema:
-        """The variables of all trainings together."""
+        """The variables of all trainings together; labels where one has labels and one codes."""
         variables: dict[str, Any] = {}
         for name in self.config.trainings:
             found = self.run_config(name, self.runs[0]).variables
             assert found is not None  # read_experiment has seen to it
             for v, kind in found.variables.items():
-                variables.setdefault(v, kind)
+                if v not in variables or isinstance(kind, Categorical):
+                    variables[v] = kind
         return Schema(variables=variables)
 
     @cached_property

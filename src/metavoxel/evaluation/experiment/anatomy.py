@@ -1,0 +1,193 @@
+"""Do images change with what was asked as people do? Measured by a reader of real images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from metavoxel.data.bids import participants_file
+from metavoxel.data.tables import Table, read_table
+from metavoxel.errors import MetaVoxelError
+from metavoxel.evaluation.anatomy import People, Reading, read_measurements, reader_scores, slopes
+from metavoxel.evaluation.experiment.config import AnatomyPlan
+from metavoxel.evaluation.experiment.generated import asked_images, image_folder
+from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
+from metavoxel.evaluation.experiment.pieces import Piece
+from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
+from metavoxel.evaluation.membership import reconstructed
+from metavoxel.evaluation.plots import COLOURS, STYLE
+from metavoxel.evaluation.scores import Score
+from metavoxel.files import atomic_write
+from metavoxel.model import load_model
+from metavoxel.schema import Schema
+
+GENERATED, READ, MEASURED = "generated", "test people, read", "test people, measured"
+
+Row = Mapping[str, Any]
+
+
+def reading(experiment: Experiment) -> Iterator[Piece]:
+    """The pieces that read measurements off the images that were asked for by group."""
+    plan = experiment.config.images
+    if plan is None or plan.anatomy is None:
+        return
+    told = plan.anatomy.model_dump_json()
+    for name in plan.conditional:
+        needs = tuple(generation(name, run) for run in experiment.runs)
+        names = [experiment.images(name, run).name for run in experiment.runs]
+        key = " ".join([told, *names])
+        do = bound(_read_off, experiment, name, plan.anatomy)
+        yield Piece(f"read anatomy off {name}", do, lambda key=key: key, needs)
+
+
+def anatomy_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """A row per training and measurement: how it changes, and the reader's error."""
+    plan, rows = experiment.config.images, []
+    for name in plan.conditional if plan else ():
+        path = _path(experiment, name)
+        if path.is_file():
+            rows += json.loads(path.read_text())
+    return rows
+
+
+def anatomy_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Models and measurements down; change with the asked variable across."""
+    along, per = rows[0]["along"], f"{rows[0]['per']:g}"
+    head = ["model", "measurement", "n", "reader's r"]
+    out = [head + [f"with {per} of {along}: {group}" for group in (GENERATED, READ, MEASURED)]]
+    for row in rows:
+        scores = [row["reader"]["r"], *(row["slopes"][g] for g in (GENERATED, READ, MEASURED))]
+        cells = [str(Score.from_json(score)) for score in scores]
+        out.append([row["model"], row["measurement"], str(row["reader"]["r"]["n"]), *cells])
+    return out
+
+
+def anatomy_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+    """A panel for each model and measurement: people as points, generated images as squares."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    measures = list(dict.fromkeys(row["measurement"] for row in rows))
+    with plt.rc_context(STYLE):
+        size = (WIDTH, 0.4 + 2.0 * len(models))
+        fig, axes = plt.subplots(
+            len(models), len(measures), figsize=size, layout="constrained", squeeze=False,
+            sharex=True, sharey="col",
+        )  # fmt: skip
+        for row in rows:
+            at = models.index(row["model"]), measures.index(row["measurement"])
+            _panel(axes[at], row)
+            axes[0, at[1]].set_title(_labelled(row), fontsize=9)
+            axes[at[0], 0].set_ylabel(row["model"])
+            axes[-1, at[1]].set_xlabel(variable_text(experiment.schema, row["along"]))
+        axes[0, 0].legend(fontsize=7, frameon=False)
+    return fig
+
+
+def _panel(ax: Axes, row: Row) -> None:
+    for (group, marker), colour in zip(((MEASURED, "o"), (GENERATED, "s")), COLOURS, strict=False):
+        x, y = (np.array(values, dtype=float) for values in row["values"][group])
+        ax.plot(x, y, marker, color=colour, ms=2.6, mew=0, alpha=0.5, label=group)
+        known = ~np.isnan(x) & ~np.isnan(y)
+        ends = np.array([x[known].min(), x[known].max()])
+        ax.plot(ends, np.poly1d(np.polyfit(x[known], y[known], 1))(ends), color=colour, lw=1.5)
+
+
+def _labelled(row: Row) -> str:
+    name = row["measurement"].replace("_", " ")
+    return f"{name} ({row['unit']})" if row["unit"] else name
+
+
+def _path(experiment: Experiment, name: str) -> Path:
+    return image_folder(experiment, name) / "anatomy.json"
+
+
+@dataclass(frozen=True, eq=False)
+class _OfRun:
+    """What was read, what was measured of the test people (n,), what was asked, who they are."""
+
+    readings: Mapping[str, Reading]
+    measured: Mapping[str, np.ndarray]
+    asked: Mapping[str, np.ndarray]
+    people: Mapping[str, np.ndarray]
+
+
+def _read_off(experiment: Experiment, name: str, plan: AnatomyPlan, console: Console) -> None:
+    path = (
+        participants_file(experiment.bids) if plan.table is None else experiment.bids / plan.table
+    )
+    table = read_table(path)
+    unknown = [column for column in plan.columns if column not in table.columns]
+    if unknown:
+        raise MetaVoxelError(f'{path}: there is no column "{unknown[0]}".')
+    runs = [_of_run(experiment, name, table, plan.columns, run) for run in experiment.runs]
+    few = [c for c in plan.columns if any(c not in of.readings for of in runs)]
+    if few:
+        raise MetaVoxelError(
+            f'{path}: too few people have a "{few[0]}" to learn to read it off images; take it out '
+            "of the experiment's anatomy."
+        )
+    rows = [
+        {"model": name, "unit": table.described.get(column, {}).get("Units")}
+        | _row(experiment.schema, plan, column, runs)
+        for column in plan.columns
+    ]
+    with atomic_write(_path(experiment, name)) as temporary:
+        temporary.write_text(json.dumps(rows) + "\n")
+
+
+def _of_run(
+    experiment: Experiment, name: str, table: Table, columns: Sequence[str], run: Run
+) -> _OfRun:
+    """All images come through the model's autoencoder, as generated ones have."""
+    model, image = load_model(experiment.model(name, run)), next(iter(experiment.schema.images))
+    training, _, test = experiment.tables(run)
+    drawn, given = asked_images(experiment, name, run, image)
+    groups = {GENERATED: drawn, READ: reconstructed(model, image, test.images[image])}
+    seen = reconstructed(model, image, training.images[image])
+    values = {c: _measured(table, c, training.subjects) for c in columns}
+    readings = read_measurements(seen, values, groups)
+    measured = {c: _measured(table, c, test.subjects) for c in columns}
+    return _OfRun(readings, measured, given, test.scalars)
+
+
+def _row(schema: Schema, plan: AnatomyPlan, column: str, runs: Sequence[_OfRun]) -> dict[str, Any]:
+    """One measurement over all runs."""
+    generated, unseen = (
+        np.concatenate([of.readings[column].values[group] for of in runs])
+        for group in (GENERATED, READ)
+    )
+    measured = np.concatenate([of.measured[column] for of in runs])
+    asked = {v: np.concatenate([of.asked[v] for of in runs]) for v in runs[0].asked}
+    people = {v: np.concatenate([of.people[v] for of in runs]) for v in runs[0].people}
+    conditions = [dict(zip(asked, each, strict=True)) for each in zip(*asked.values(), strict=True)]
+    real = {READ: People(people, unseen), MEASURED: People(people, measured)}
+    rates = slopes(schema, plan.along, conditions, generated[:, None], real, plan.per)
+    return {
+        "measurement": column,
+        "along": plan.along,
+        "per": plan.per,
+        "reader": {k: x.to_json() for k, x in reader_scores(unseen, measured).items()},
+        "slopes": {group: x.to_json() for group, x in rates.items()},
+        "values": {
+            GENERATED: [_numbers(asked[plan.along]), _numbers(generated)],
+            MEASURED: [_numbers(people[plan.along]), _numbers(measured)],
+        },
+    }
+
+
+def _measured(table: Table, column: str, subjects: Sequence[str]) -> np.ndarray:
+    """A column for each of the people (n,), NaN where n/a."""
+    known = {row.cells["participant_id"]: float(cell) for row, cell in table.known(column)}
+    return np.array([known.get(subject, np.nan) for subject in subjects])
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(x) else round(float(x), 4) for x in values]
