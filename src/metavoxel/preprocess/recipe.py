@@ -31,6 +31,9 @@ class Recipe(Strict):
     registration: Literal["rigid"] = Field(
         default="rigid", description="kind of the transform to the template"
     )
+    registration_finest: Literal[2] = Field(
+        default=2, description="voxel size in millimetres at the last level of the registration"
+    )
     brightest: float = Field(
         default=_BRIGHTEST, gt=50, le=100, description="percentile of the brain that becomes 1"
     )
