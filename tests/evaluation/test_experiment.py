@@ -70,7 +70,7 @@ PLAN = {
             ]
         },
     },
-    "questions": ["age | image, sex", "sex | image", "age | sex"],
+    "questions": ["age | image, sex", "sex | image", "age | sex", "age | image"],
     "reference": "one evaluation",
     "images": {
         "trainings": ["ours"], "count": 6, "conditional": ["ours"], "given": ["age", "sex"],
@@ -102,7 +102,12 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     }
     assert {q for q, name in rows if name == "DenseNet"} == {"age | image, sex"}
     assert ("age | sex", "ridge / logistic on voxels") not in rows  # it reads images alone
-    assert {q for q, name in rows if name == "the exact posterior"} == {"sex | image"}
+    assert {q for q, name in rows if name == "the exact posterior"} == {
+        "sex | image",
+        "age | image",
+    }
+    conformal = {row for row, found in rows.items() if "conformal_50" in found["scores"]}
+    assert conformal == {("age | image", "one evaluation"), ("age | image", "continuous sex")}
     asked = [r for (q, _), r in rows.items() if q == "age | image, sex"]
     assert len({r["n"] for r in asked}) == 1 and asked[0]["n"] > 20  # 2 of 3 folds of 48, some n/a
     for row in rows.values():

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 from metavoxel.evaluation import classification, regression
 from metavoxel.evaluation.distributions import Normal, Sampled, pit_histogram
 from metavoxel.evaluation.measures import (
+    calibrated,
     categorical_scores,
     continuous_scores,
     gains,
@@ -135,7 +136,8 @@ def test_one_two_and_three_records_are_scored_without_a_warning(
 ) -> None:
     truth, mean = TRUTH[:n], SAID[:n]
     fit = Calibration(12, False, {0.5: 1.0, 0.9: 100.0, 0.95: math.inf}, (3, 0.5))
-    scores = continuous_scores(truth, mean, Normal(mean, np.ones(n)), fit, people(n))
+    said = Normal(mean, np.ones(n))
+    scores = continuous_scores(truth, mean, said, calibrated(fit, mean, said), people(n))
     assert scores["mae"].value == pytest.approx(np.abs(mean - truth).mean())
     assert scores["conformal_90"].value == 1
     assert "conformal_95" not in scores
@@ -147,7 +149,8 @@ def test_one_two_and_three_records_are_scored_without_a_warning(
 def test_the_correction_is_of_the_answers_and_the_bias_is_measured_after_it() -> None:
     truth = np.linspace(20, 80, 13)
     fit = Calibration(12, False, {}, (20, 0.6))
-    scores = continuous_scores(truth, 20 + 0.6 * truth, None, fit, people(13))
+    said = 20 + 0.6 * truth
+    scores = continuous_scores(truth, said, None, calibrated(fit, said, None), people(13))
     assert scores["bias_slope"].value == pytest.approx(-0.4)
     assert scores["mae_corrected"].value == pytest.approx(0, abs=1e-9)
     assert scores["bias_slope_corrected"].value == pytest.approx(0, abs=1e-9)

@@ -62,14 +62,33 @@ MEASURES = {
 HEADLINE = ("mae", "accuracy")  # the first measure of a continuous and a categorical variable
 
 
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Answers (n,) as held-out records amend them: without their regression to the mean, or None
+    where there is none to be told, and the ends of conformal intervals by level."""
+
+    corrected: np.ndarray | None
+    intervals: Mapping[float, tuple[np.ndarray, np.ndarray]]
+
+
+def calibrated(
+    calibration: Calibration, point: np.ndarray, predictive: Predictive | None
+) -> Calibrated:
+    """By the calibration of these answers (n,)."""
+    std = predictive.std if isinstance(predictive, Normal) else None
+    levels = [x for x, quantile in calibration.quantiles.items() if np.isfinite(quantile)]
+    intervals = {level: calibration.interval(point, std, level) for level in levels}
+    return Calibrated(calibration.corrected(point), intervals)
+
+
 def continuous_scores(
     truth: np.ndarray,
     point: np.ndarray,
     predictive: Predictive | None,
-    calibration: Calibration | None,
+    amended: Calibrated | None,
     people: Bootstrap,
 ) -> dict[str, Score]:
-    """Of answers (n,) to a continuous variable; `calibration` is that of these answers."""
+    """Of answers (n,) to a continuous variable."""
     error = point - truth
     statistics: dict[str, Statistic] = {
         "mae": mean_of(np.abs(error)),
@@ -79,15 +98,16 @@ def continuous_scores(
         "bias": mean_of(error),
         "bias_slope": regression.slope(truth, error),
     }
-    if calibration is not None and (corrected := calibration.corrected(point)) is not None:
-        statistics["mae_corrected"] = mean_of(np.abs(corrected - truth))
-        statistics["bias_slope_corrected"] = regression.slope(truth, corrected - truth)
+    if amended is not None and amended.corrected is not None:
+        statistics["mae_corrected"] = mean_of(np.abs(amended.corrected - truth))
+        statistics["bias_slope_corrected"] = regression.slope(truth, amended.corrected - truth)
     scores = {name: people.score(statistic) for name, statistic in statistics.items()}
     if predictive is not None:
         scores |= _distribution(truth, predictive, people)
-    if calibration is not None:
-        spread = predictive.std if isinstance(predictive, Normal) else None
-        scores |= _conformal(truth, point, spread, calibration, people)
+    for level, (low, high) in (amended.intervals if amended is not None else {}).items():
+        scores[f"conformal_{100 * level:g}"] = people.share(inside(truth, (low, high)))
+        if level == 0.9:
+            scores["conformal_width_90"] = people.score(mean_of(high - low))
     return scores
 
 
@@ -101,24 +121,6 @@ def _distribution(truth: np.ndarray, predictive: Predictive, people: Bootstrap) 
         if predictive.nominal(level) >= level - _SLACK:
             hits = inside(truth, predictive.interval(level))
             out[f"coverage_{100 * level:g}"] = people.share(hits)
-    return out
-
-
-def _conformal(
-    truth: np.ndarray,
-    point: np.ndarray,
-    std: np.ndarray | None,
-    calibration: Calibration,
-    people: Bootstrap,
-) -> dict[str, Score]:
-    out: dict[str, Score] = {}
-    for level, quantile in calibration.quantiles.items():
-        if np.isinf(quantile):  # too few validation records: the interval is everything
-            continue
-        low, high = calibration.interval(point, std, level)
-        out[f"conformal_{100 * level:g}"] = people.share(inside(truth, (low, high)))
-        if level == 0.9:
-            out["conformal_width_90"] = people.score(mean_of(high - low))
     return out
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from metavoxel.evaluation.cohort import Parts, Table
 from metavoxel.evaluation.distributions import Predictive, pit_histogram
 from metavoxel.evaluation.measures import (
+    calibrated,
     categorical_scores,
     continuous_scores,
     gains,
@@ -65,9 +66,10 @@ def score_systems(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]
                 continue
             point = answers.points[v][known.rows]
             if v in evaluation.schema.continuous:
-                own = evaluation.calibrations.get(v) if system == ONE else None
                 predictive = predictive_for(answers, v, known.rows)
-                scores = continuous_scores(known.truth, point, predictive, own, known.people)
+                own = evaluation.calibrations.get(v) if system == ONE else None
+                amended = calibrated(own, point, predictive) if own is not None else None
+                scores = continuous_scores(known.truth, point, predictive, amended, known.people)
             else:
                 probabilities = answers.probabilities[v][known.rows]
                 scores = categorical_scores(known.truth, point, probabilities, known.people)

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.experiment.config import Simulation
 from metavoxel.evaluation.experiment.exact import EXACT, exact_answers
 from metavoxel.evaluation.experiment.work import Experiment, Run
 from metavoxel.evaluation.measures import (
+    Calibrated,
+    calibrated,
     categorical_scores,
     continuous_scores,
     gains,
@@ -21,15 +24,17 @@ from metavoxel.evaluation.measures import (
 from metavoxel.evaluation.questions import records_with
 from metavoxel.evaluation.scores import Bootstrap, mean_of
 from metavoxel.evaluation.systems import LINEAR, SIMPLE, SystemAnswers
+from metavoxel.inference.calibration import Calibration
 from metavoxel.inference.query import Question
+from metavoxel.schema import read_yaml
 
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
     """One variable as one system answered it, over all test records of all runs (n,).
 
-    `run` numbers the run of every record; `cells` names record, fold and seed, by which systems
-    are compared.
+    `amended` holds what the calibration of each run's model says. `run` numbers the run of every
+    record; `cells` names record, fold and seed, by which systems are compared.
     """
 
     truth: np.ndarray
@@ -37,6 +42,7 @@ class Pooled:
     samples: np.ndarray | None
     spread: np.ndarray | None
     probabilities: np.ndarray | None
+    amended: Calibrated | None
     subjects: Sequence[str]
     cells: Sequence[str]
     run: np.ndarray
@@ -60,7 +66,15 @@ def collect(experiment: Experiment) -> dict[tuple[str, str], dict[str, Pooled]]:
                 if v not in experiment.schema.scalars:
                     continue
                 parts = [
-                    _one(v, said, tests[run], records_with(question, tests[run]), run, i)
+                    _one(
+                        v,
+                        said,
+                        tests[run],
+                        records_with(question, tests[run]),
+                        _calibration(experiment, system, question, v, run),
+                        run,
+                        i,
+                    )
                     for i, (run, said) in enumerate(found.items())
                     if said is not None and v in said.points
                 ]
@@ -103,8 +117,28 @@ def _rows(said: SystemAnswers, rows: np.ndarray) -> SystemAnswers:
     )
 
 
+def _calibration(
+    experiment: Experiment, system: str, question: Question, name: str, run: Run
+) -> Calibration | None:
+    """That of the model's answers in one evaluation given its images, stored with the model."""
+    plan = experiment.config.systems.get(system)
+    if plan is None or plan.training is None or plan.samples > 0:
+        return None
+    if set(question.given) != set(experiment.schema.images):
+        return None
+    path = experiment.model(plan.training, run) / "calibration.json"
+    stored = (read_yaml(path) if path.is_file() else {}).get("one_evaluation", {}).get(name)
+    return None if stored is None else Calibration.from_json(stored)
+
+
 def _one(
-    name: str, said: SystemAnswers, test: Any, rows: np.ndarray, run: Run, index: int
+    name: str,
+    said: SystemAnswers,
+    test: Table,
+    rows: np.ndarray,
+    calibration: Calibration | None,
+    run: Run,
+    index: int,
 ) -> Pooled:
     truth = test.scalars[name][rows]
     known = np.flatnonzero(~np.isnan(truth))
@@ -112,14 +146,18 @@ def _one(
     def of(arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
         return arrays[name][known] if name in arrays else None
 
-    point = of(said.points)
+    point, samples, spread = of(said.points), of(said.samples), of(said.spreads)
     assert point is not None
+    amended = None
+    if calibration is not None:
+        amended = calibrated(calibration, point, predictive_of(samples, point, spread))
     return Pooled(
         truth[known],
         point,
-        of(said.samples),
-        of(said.spreads),
+        samples,
+        spread,
         of(said.probabilities),
+        amended,
         [test.subjects[i] for i in rows[known]],
         [f"{test.records[i]} {run}" for i in rows[known]],
         np.full(len(known), index),
@@ -131,9 +169,23 @@ def _pooled(parts: Sequence[Pooled]) -> Pooled:
         each = [getattr(part, kind) for part in parts]
         if any(x is None for x in each):
             return None
+        if isinstance(each[0], Calibrated):
+            return _amended(each)
         return np.concatenate(each) if isinstance(each[0], np.ndarray) else [*chain(*each)]
 
     return Pooled(*(joined(kind) for kind in Pooled.__dataclass_fields__))
+
+
+def _amended(parts: Sequence[Calibrated]) -> Calibrated:
+    """Of all runs: corrected if each of them could be, with the levels that all of them have."""
+
+    def ends(level: float, end: int) -> np.ndarray:
+        return np.concatenate([part.intervals[level][end] for part in parts])
+
+    each = [part.corrected for part in parts if part.corrected is not None]
+    corrected = np.concatenate(each) if len(each) == len(parts) else None
+    levels = [x for x in parts[0].intervals if all(x in part.intervals for part in parts)]
+    return Calibrated(corrected, {x: (ends(x, 0), ends(x, 1)) for x in levels})
 
 
 def scored(experiment: Experiment, answers: Answers) -> list[dict[str, Any]]:
@@ -153,7 +205,7 @@ def _rows_of(
         people = Bootstrap(found.subjects)
         if number:
             predictive = predictive_of(found.samples, found.point, found.spread)
-            scores = continuous_scores(found.truth, found.point, predictive, None, people)
+            scores = continuous_scores(found.truth, found.point, predictive, found.amended, people)
             if predictive is not None:
                 scores["variance"] = people.score(mean_of(predictive.variance))
         else:
