@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
-from metavoxel.denoiser.unet import JointUNet, Layout
+from metavoxel.denoiser.unet import Clean, JointUNet, Layout
 from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
@@ -100,7 +100,21 @@ class MetaVoxel(nn.Module):
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        return self._tempered(self.denoiser(self.process.seen(z, t), t, asked), t)
+        seen, clean = self.process.seen(z, t), self._clean(z, t, asked)
+        return self._tempered(self.denoiser(seen, t, asked, clean), t)
+
+    @torch.no_grad()
+    def _clean(self, z: State, t: Times, asked: Collection[str] | None) -> Clean | None:
+        """The records that the network's reader may read, if it has one and a scalar is asked."""
+        scalars = self.schema.scalars
+        if self.denoiser.reader is None or not (asked is None or any(v in asked for v in scalars)):
+            return None
+        known = torch.stack([t[v] == 0 for v in self.schema.images]).all(0)
+        if not bool(known.any()):
+            return None
+        rows = known.nonzero()[:, 0]
+        images = self.decode({v: z[v][rows] for v in self.schema.images})
+        return Clean(rows, torch.cat([*images.values()], dim=1))
 
     def _tempered(self, predictions: State, t: Times) -> State:
         """The predictions, as sure as held-out people found that they may be."""
@@ -194,7 +208,8 @@ class MetaVoxel(nn.Module):
             fields[v] = shown * channels, predicted * channels
         scalars = {v: process.processes[v].widths for v in self.schema.scalars}
         grids = [process.shapes[v][1:] for v in self.schema.images]
-        return Layout(fields, scalars, grids[0] if grids else ())
+        channels = sum(image.channels for image in self.schema.images.values())
+        return Layout(fields, scalars, grids[0] if grids else (), channels)
 
 
 def _check_names(schema: Schema) -> None:

@@ -12,6 +12,20 @@ from metavoxel.diffusion.config import Strict
 Even = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
+class ReaderConfig(Strict):
+    """A ResNet10 that reads scalars off known images, decoded, beside the U-Net."""
+
+    width: int = Field(
+        default=32, ge=8, multiple_of=8, description="channels of the first stage, then doubled"
+    )
+    features: int = Field(
+        default=64, ge=1, description="units that join the image's features with the record's rest"
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="of the image's features, and of the joint ones"
+    )
+
+
 class DenoiserConfig(Strict):
     """The LDM U-Net in 2D or 3D, with a head per scalar on its bottleneck (section 3.2)."""
 
@@ -41,4 +55,9 @@ class DenoiserConfig(Strict):
         ge=0,
         lt=1,
         description="share of bottleneck channels that training hides from the scalars' heads",
+    )
+    reader: ReaderConfig | None = Field(
+        default=None,
+        description="a network that reads scalars off images that are known, all of a record's, at "
+        "full resolution; none: from the latent alone (the paper)",
     )

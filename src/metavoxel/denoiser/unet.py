@@ -15,6 +15,7 @@ from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.embedding import ScalarTokens, TimeEmbedding, rescaled_state
 from metavoxel.denoiser.heads import ScalarHead
 from metavoxel.denoiser.linear import LinearParts
+from metavoxel.denoiser.reader import Reader
 from metavoxel.errors import MetaVoxelError
 
 
@@ -24,11 +25,22 @@ class Layout:
 
     `fields` maps an image-like variable to (channels of what is shown of it, channels of its
     prediction); all share the latent grid `grid`. `scalars` maps a scalar to the like widths.
+    `channels` are those of all images together, decoded.
     """
 
     fields: Mapping[str, tuple[int, int]]
     scalars: Mapping[str, tuple[int, int]]
     grid: tuple[int, ...]
+    channels: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """The records `rows` (n,) of a batch whose images are all known, and these images decoded
+    (n, channels, *image grid), in [0, 1]."""
+
+    rows: Tensor
+    images: Tensor
 
 
 class JointUNet(nn.Module):
@@ -78,16 +90,23 @@ class JointUNet(nn.Module):
             if config.linear_parts
             else None
         )
+        self.reader = (
+            Reader(dims, layout.channels, layout.scalars, 4 * width, config.reader)
+            if config.reader is not None and layout.scalars
+            else None
+        )
 
     def forward(
         self,
         z: Mapping[str, Tensor],
         t: Mapping[str, Tensor],
         asked: Collection[str] | None = None,
+        clean: Clean | None = None,
     ) -> dict[str, Tensor]:
         """Predict the `asked` variables (all of them by default).
 
-        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers.
+        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers. `clean` is
+        what the reader reads, if there is one.
         """
         asked = [*self.layout.fields, *self.layout.scalars] if asked is None else asked
         emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
@@ -98,6 +117,11 @@ class JointUNet(nn.Module):
         if self.linear is not None:
             for v, term in self.linear.scalars(images, z, emb, asked).items():
                 predictions[v] = predictions[v] + term
+        if self.reader is not None and clean is not None:
+            scalars = torch.cat([z[v] for v in self.layout.scalars], dim=1)
+            read = self.reader(clean.images, scalars[clean.rows], emb[clean.rows], asked)
+            for v, term in read.items():
+                predictions[v] = predictions[v].float().index_add(0, clean.rows, term)
         if any(v in asked for v in self.layout.fields):
             output = self._decode(bottleneck, skips, emb, context)
             if self.linear is not None:

@@ -208,7 +208,8 @@ def _coverage(
 
 
 def ablation(rows: Sequence[Row], reference: str | None = None) -> Figure:
-    """Systems in rows, a panel for each measure; the line is the reference (default: the first).
+    """Systems in rows, a panel for each measure; the line is the reference (default: the first),
+    if it has been measured.
 
     A row is {"system", measure's title: Score as JSON or None, ...}.
     """
@@ -222,7 +223,8 @@ def ablation(rows: Sequence[Row], reference: str | None = None) -> Figure:
         )
         for ax, title in zip(axes[0], titles, strict=True):
             scores = {row["system"]: _score(row.get(title)) for row in rows}
-            ax.axvline(scores[reference].value, color="0.6", lw=1, zorder=0)
+            if reference in scores:
+                ax.axvline(scores[reference].value, color="0.6", lw=1, zorder=0)
             _dots(ax, scores, systems)
             ax.set_title(title, fontsize=9)
             ax.locator_params(axis="x", nbins=4)

@@ -122,9 +122,10 @@ def _markdown(report: Mapping[str, Any], found: Mapping[str, Table]) -> str:
 
 
 def _lead(report: Mapping[str, Any]) -> str:
+    first, *others = report["runs"]
+    runs = f"{1 + len(others)} runs, {first} to {others[-1]}" if others else first
     text = (
-        f"{report['cohort']}; {len(report['runs'])} runs ({report['runs'][0]} to "
-        f"{report['runs'][-1]}). Mean absolute error ± standard deviation of the error, or "
+        f"{report['cohort']}; {runs}. Mean absolute error ± standard deviation of the error, or "
         "accuracy, with 95 % bootstrap intervals over subjects."
     )
     if report["left"]:
