@@ -148,16 +148,22 @@ class Experiment:
 
 
 def work(experiment: Experiment) -> list[Piece]:
-    """Every piece that trains, asks and generates, in order."""
+    """Every piece that trains, asks and generates: what a model is asked follows its training."""
     pieces, config = [], experiment.config
     if isinstance(config.cohort, Simulation):
         key = config.cohort.model_dump_json()
         pieces.append(Piece("cohort", bound(_simulate, experiment), lambda: key))
     needs = tuple(piece.name for piece in pieces)
     for run in experiment.runs:
-        pieces += _trainings(experiment, run, needs)
-        pieces += _answers(experiment, run, needs)
-        pieces += _generated(experiment, run)
+        if config.baselines:
+            do = bound(_baselines, experiment, run)
+            key_of = _key_of(experiment, SIMPLE, run)
+            pieces.append(Piece(f"baselines, {run}", do, key_of, needs))
+        pieces += _answers(experiment, None, run, needs)
+        for name in config.trainings:
+            pieces.append(_training_piece(experiment, name, run, needs))
+            pieces += _answers(experiment, name, run, needs)
+            pieces += _generated(experiment, name, run)
     return pieces
 
 
@@ -167,11 +173,11 @@ def _simulate(experiment: Experiment, console: Console) -> None:
     simulate(experiment.bids, **plan.model_dump())
 
 
-def _trainings(experiment: Experiment, run: Run, needs: tuple[str, ...]) -> Iterator[Piece]:
-    for name, plan in experiment.config.trainings.items():
-        own = (_training(plan.autoencoder, run),) if plan.autoencoder else ()
-        do = bound(_train, experiment, name, run)
-        yield Piece(_training(name, run), do, _name_of(experiment.model, name, run), needs + own)
+def _training_piece(experiment: Experiment, name: str, run: Run, needs: tuple[str, ...]) -> Piece:
+    source = experiment.config.trainings[name].autoencoder
+    own = (_training(source, run),) if source else ()
+    do = bound(_train, experiment, name, run)
+    return Piece(_training(name, run), do, _name_of(experiment.model, name, run), needs + own)
 
 
 def _training(name: str, run: Run) -> str:
@@ -220,16 +226,16 @@ def _link_cache(source: Path, target: Path) -> None:
                 os.link(path, place)
 
 
-def _answers(experiment: Experiment, run: Run, needs: tuple[str, ...]) -> Iterator[Piece]:
-    if experiment.config.baselines:
-        do = bound(_baselines, experiment, run)
-        yield Piece(f"baselines, {run}", do, _key_of(experiment, SIMPLE, run), needs)
+def _answers(
+    experiment: Experiment, training: str | None, run: Run, needs: tuple[str, ...]
+) -> Iterator[Piece]:
+    """Of the systems of a training, or of specialists."""
     for name, plan in experiment.config.systems.items():
-        own = (_training(plan.training, run),) if plan.training else ()
-        do = _ask_model if plan.training else _ask_specialists
-        asked = bound(do, experiment, name, plan, run)
-        key = _key_of(experiment, name, run)
-        yield Piece(f"ask {name}, {run}", asked, key, needs + own)
+        if plan.training == training:
+            own = (_training(training, run),) if training else ()
+            do = _ask_model if training else _ask_specialists
+            asked = bound(do, experiment, name, plan, run)
+            yield Piece(f"ask {name}, {run}", asked, _key_of(experiment, name, run), needs + own)
 
 
 def _key_of(experiment: Experiment, system: str, run: Run) -> Callable[[], str]:
@@ -280,11 +286,9 @@ def _ask_specialists(
             kept.write(str(question), trained.answers(rows_of(test, records_with(question, test))))
 
 
-def _generated(experiment: Experiment, run: Run) -> Iterator[Piece]:
+def _generated(experiment: Experiment, name: str, run: Run) -> Iterator[Piece]:
     plan = experiment.config.images
-    if plan is None:
-        return
-    for name in dict.fromkeys((*plan.trainings, *plan.conditional)):
+    if plan is not None and name in (*plan.trainings, *plan.conditional):
         do = bound(_generate, experiment, name, run)
         key = _name_of(experiment.images, name, run)
         yield Piece(generation(name, run), do, key, (_training(name, run),))
