@@ -41,8 +41,8 @@ docs: $(DOCS_READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
-# Every real scan from raw to derivative, its report, and beside the brains prepared before: 45 minutes
-# of processor time, so half an hour on two free cores. Stopped, it goes on where it was.
+# Every real scan from raw to derivative, its report, and beside the brains prepared before: 75 minutes
+# of processor time, so 40 minutes on two free cores. Stopped, it goes on where it was.
 IXI ?= ../shared/data/ixi
 prepare-ixi: $(READY)
 	-$(BIN)/metavoxel preprocess $(IXI) prepared-ixi participant --jobs 2
