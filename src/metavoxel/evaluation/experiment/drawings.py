@@ -70,7 +70,9 @@ def _of_models(experiment: Experiment) -> dict[str, Figure]:
             {"unseen people": real, **drawn}, {"unseen people": captions}
         )
     some = torch.from_numpy(test.images[image][:_INPAINTED])
-    out["Figure B.3: one half from the other"] = pictures.inpainted(model, some, run.seed)
+    side = {3: 0, 2: 1}[model.schema.images[image].spatial_dims]  # from left to right
+    drawn_halves = pictures.inpainted(model, some, run.seed, axis=side)
+    out["Figure B.3: one half from the other"] = drawn_halves
     return out
 
 
