@@ -100,14 +100,15 @@ class MetaVoxel(nn.Module):
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        seen, clean = self.process.seen(z, t), self._clean(z, t, asked)
-        return self._tempered(self.denoiser(seen, t, asked, clean), t)
+        clean = self._clean(z, t, asked)
+        read = {} if clean is None else {"clean": clean}
+        return self._tempered(self.denoiser(self.process.seen(z, t), t, asked, **read), t)
 
     @torch.no_grad()
     def _clean(self, z: State, t: Times, asked: Collection[str] | None) -> Clean | None:
         """The records that the network's reader may read, if it has one and a scalar is asked."""
-        scalars = self.schema.scalars
-        if self.denoiser.reader is None or not (asked is None or any(v in asked for v in scalars)):
+        scalars = [v for v in self.schema.scalars if asked is None or v in asked]
+        if self.config.denoiser.reader is None or not scalars:
             return None
         known = torch.stack([t[v] == 0 for v in self.schema.images]).all(0)
         if not bool(known.any()):
