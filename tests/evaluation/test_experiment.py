@@ -76,7 +76,11 @@ PLAN = {
     "images": {
         "trainings": ["ours"], "count": 6, "conditional": ["ours"], "given": ["age", "sex"],
         "memorisation": ["ours"],
-        "anatomy": {"table": "derivatives/truth/participants.tsv", "columns": ["brain_volume"]},
+        "anatomy": {
+            "along": "age",
+            "table": "derivatives/truth/participants.tsv",
+            "columns": ["brain_volume"],
+        },
     },
 }  # fmt: skip
 
@@ -169,8 +173,18 @@ def test_two_processes_share_the_pieces(tmp_path: Path) -> None:
         ({"systems": {"x": {}}, "reference": "x"}, "either a training or specialists"),
         ({"colour": "x"}, "there is no key colour"),
         (
-            {"images": {"trainings": ["ours"], "given": ["sex"], "anatomy": {"columns": ["x"]}}},
+            {
+                "images": {
+                    "trainings": ["ours"],
+                    "given": ["sex"],
+                    "anatomy": {"columns": ["x"], "along": "age"},
+                }
+            },
             'no given variable "age"',
+        ),
+        (
+            {"images": {"trainings": ["ours"], "memorisation": ["coded"]}},
+            'images.trainings, "coded"',
         ),
     ],
 )
@@ -179,6 +193,21 @@ def test_a_wrong_plan_is_one_sentence(
 ) -> None:
     with pytest.raises(MetaVoxelError, match=says):
         read_experiment(write_plan(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"questions": ["age | image, sex", "age | image, height"]},
+        {"images": {"trainings": ["ours"], "conditional": ["ours"], "given": ["height"]}},
+    ],
+)
+def test_a_variable_that_nobody_has_is_named_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(MetaVoxelError, match='no training has a variable "height"'):
+        experiment(write_plan(tmp_path, **changes), tmp_path / "out", QUIET)
+    assert not (tmp_path / "out" / "pieces").exists()
 
 
 def test_codes_become_labels() -> None:

@@ -91,7 +91,7 @@ class AnatomyPlan(Strict):
     table: Path | None = Field(
         default=None, description="where they are, relative to the cohort; participants.tsv"
     )
-    along: str = Field(default="age", description="the given variable that they change with")
+    along: str = Field(description="the given continuous variable that they change with")
     per: float = Field(default=10.0, gt=0, description="of its units")
 
 
@@ -144,6 +144,8 @@ class ExperimentConfig(Strict):
             known(
                 self.trainings, [*plan.trainings, *plan.conditional, *plan.memorisation], "training"
             )
+            drawn = dict.fromkeys(plan.trainings)
+            known(drawn, [*plan.memorisation], "training among those of images.trainings,")
             if plan.anatomy is not None:
                 known(dict.fromkeys(plan.given), [plan.anatomy.along], "given variable")
         for text in self.questions:

@@ -61,7 +61,10 @@ def collect(experiment: Experiment) -> dict[tuple[str, str], dict[str, Pooled]]:
     tests = {run: experiment.tables(run)[2] for run in experiment.runs}
     for system in system_names(experiment):
         for question in experiment.asked(system):
-            found = {run: _answered(experiment, system, question, run) for run in experiment.runs}
+            found = {
+                run: _answered(experiment, system, question, run, table)
+                for run, table in tests.items()
+            }
             for v in question.asked:
                 if v not in experiment.schema.scalars:
                     continue
@@ -91,22 +94,25 @@ def system_names(experiment: Experiment) -> list[str]:
 
 
 def _answered(
-    experiment: Experiment, system: str, question: Question, run: Run
+    experiment: Experiment, system: str, question: Question, run: Run, test: Table
 ) -> SystemAnswers | None:
     if system in (SIMPLE, LINEAR):
         if system == LINEAR and not any(v in experiment.schema.images for v in question.given):
             return None  # it reads images alone
         said = experiment.answers(SIMPLE, run).read(system)
-        table = experiment.tables(run)[2]
-        return None if said is None else _rows(said, records_with(question, table))
+        return None if said is None else _rows(said, records_with(question, test))
     if system == EXACT:
         name, *others = question.asked
-        if set(question.given) != set(experiment.schema.images) or others:
+        if others or not _given_images(experiment, question):
             return None  # the truth holds the posterior given the image
-        table = experiment.tables(run)[2]
-        people = tuple(table.subjects[i] for i in records_with(question, table))
+        people = tuple(test.subjects[i] for i in records_with(question, test))
         return exact_answers(experiment.bids, experiment.schema, name, people)
     return experiment.answers(system, run).read(str(question))
+
+
+def _given_images(experiment: Experiment, question: Question) -> bool:
+    """Whether all images are given, and nothing else."""
+    return set(question.given) == set(experiment.schema.images)
 
 
 def _rows(said: SystemAnswers, rows: np.ndarray) -> SystemAnswers:
@@ -124,7 +130,7 @@ def _calibration(
     plan = experiment.config.systems.get(system)
     if plan is None or plan.training is None or plan.samples > 0:
         return None
-    if set(question.given) != set(experiment.schema.images):
+    if not _given_images(experiment, question):
         return None
     path = experiment.model(plan.training, run) / "calibration.json"
     stored = (read_yaml(path) if path.is_file() else {}).get("one_evaluation", {}).get(name)

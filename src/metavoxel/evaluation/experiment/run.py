@@ -35,6 +35,7 @@ def experiment(path: Path, out: Path, console: Console, report_only: bool = Fals
     """
     config = read_experiment(path)
     this = Experiment(config, Path(path).parent, Path(out))
+    this.check(str(path))
     pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
     if not report_only:
         pieces.run(console)

@@ -90,6 +90,14 @@ class Experiment:
                     variables[v] = kind
         return Schema(variables=variables)
 
+    def check(self, where: str) -> None:
+        """Refuse variables that no training has. Raises MetaVoxelError."""
+        named = [v for q in self.questions for v in (*q.asked, *q.given)]
+        named += self.config.images.given if self.config.images is not None else ()
+        for v in named:
+            if v not in self.schema:
+                raise MetaVoxelError(f'{where}: no training has a variable "{v}".')
+
     @cached_property
     def cohort(self) -> Cohort:
         return read_cohort(self.bids, self.schema)
@@ -311,7 +319,8 @@ def _generate(experiment: Experiment, name: str, run: Run, console: Console) -> 
         _, _, test = experiment.tables(run)
         rows = np.flatnonzero(np.all([~np.isnan(test.scalars[v]) for v in plan.given], axis=0))
         known = {v: test.scalars[v][rows] for v in plan.given}
-        drawn = _drawn(model, known, len(rows), run.seed)
+        numbers = as_numbers(test, codings(experiment.schema, model.schema)).scalars
+        drawn = _drawn(model, {v: numbers[v][rows] for v in known}, len(rows), run.seed)
         out |= {f"asked/{v}": x for v, x in drawn.items()}
         out |= {"rows": rows, **{f"given/{v}": x for v, x in known.items()}}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
