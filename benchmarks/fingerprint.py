@@ -2,27 +2,28 @@
 
     python benchmarks/fingerprint.py DERIVATIVE RAW [--config CONFIG]
 
-DERIVATIVE is what `metavoxel preprocess RAW DERIVATIVE participant` wrote. A fingerprint is fitted
-to the training scans of the configuration's split, and every scan of the other subjects is looked
-at: as it is, and spoilt in the ways that happen. Declarations are left out: this is the second line
-of defence.
+DERIVATIVE is what `metavoxel preprocess RAW DERIVATIVE participant` wrote. For every fold of the
+configuration a fingerprint is fitted to the training scans, and every scan of the test fold is
+looked at: as it is, and spoilt in the ways that happen. Declarations are left out: this is the
+second line of defence.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from rich.progress import track
 
 from metavoxel.data.bids import read_cohort
-from metavoxel.data.images import read_scan
-from metavoxel.preprocess.fingerprint import Fingerprint, fit_fingerprint
+from metavoxel.data.images import Grid, read_scan, resample
+from metavoxel.preprocess.fingerprint import Fingerprint, farthest, fit_fingerprint
 from metavoxel.preprocess.itk import read_rigid
 from metavoxel.schema import Image
-from metavoxel.training.config import read_config
+from metavoxel.training.config import FoldSplit, read_config
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ixi-cpu.yaml"
 # MNI152 (FSL) to Talairach's space (Lancaster et al., 2007, Human Brain Mapping 28, Table 1).
@@ -64,7 +65,9 @@ def spoilt(pair: Pair) -> Iterator[tuple[str, nib.Nifti1Image]]:
     yield "header says 2.2 mm, not 2", made(voxels, affine @ np.diag([1.1, 1.1, 1.1, 1]))
     inverted = np.where(voxels > 0, voxels.max() - voxels, 0)
     yield "inverted contrast", made(inverted, affine)
-    yield "in Talairach's space", made(voxels, TALAIRACH @ affine)
+    grid = Grid(voxels.shape, affine)
+    moved = resample(voxels.astype(np.float32), Grid(voxels.shape, TALAIRACH @ affine), grid)
+    yield "in Talairach's space", made(moved, affine)
     x, y, z = (n // 2 for n in voxels.shape)
     halves = voxels[: 2 * x, : 2 * y, : 2 * z].reshape(x, 2, y, 2, z, 2).mean((1, 3, 5))
     coarse = affine @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1]])
@@ -80,16 +83,18 @@ def main(derivative: Path, raw: Path, config_path: Path) -> None:
         update={"variables": {**config.variables.variables, name: kind}}
     )
     cohort = read_cohort(derivative, schema)
-    split = config.training.split.make(cohort.subjects)
-    paths = [
-        Path(str(r.values[name])) for r in cohort.only(split.train).records if name in r.values
-    ]
-    fingerprint = fit_fingerprint(read_scan(path, kind) for path in paths)
-    others = cohort.only([*split.validation, *split.test]).records
-    pairs = [pair_of(Path(str(r.values[name])), raw) for r in others if name in r.values]
-    print(f"Fitted to {len(paths)} scans; {len(pairs)} others looked at.\n")
-    print("| scan | told | distance: least, median | most often by |\n|---|---|---|---|")
-    report(pairs, fingerprint, kind, spoilt)
+    folds = config.training.split
+    assert isinstance(folds, FoldSplit)
+    looks: Looks = {}
+    for fold in track(range(folds.folds), "Fold"):
+        split = folds.model_copy(update={"fold": fold}).make(cohort.subjects)
+        training, test = (
+            [Path(str(r.values[name])) for r in cohort.only(part).records if name in r.values]
+            for part in (split.train, split.test)
+        )
+        fingerprint = fit_fingerprint(read_scan(path, kind) for path in training)
+        look([pair_of(path, raw) for path in test], fingerprint, kind, looks)
+    report(looks)
 
 
 def pair_of(brain: Path, raw: Path) -> Pair:
@@ -99,30 +104,32 @@ def pair_of(brain: Path, raw: Path) -> Pair:
     return Pair(brain, transform, scan)
 
 
-def report(
-    pairs: list[Pair],
-    fingerprint: Fingerprint,
-    kind: Image,
-    ways: Callable[[Pair], Iterator[tuple[str, nib.Nifti1Image]]],
-) -> None:
-    seen: dict[str, list[tuple[bool, float, str]]] = {}
+# Of every way: whether each scan is told, its farthest statistic's distance and name.
+Looks = dict[str, list[tuple[bool, float, str]]]
+
+
+def look(pairs: list[Pair], fingerprint: Fingerprint, kind: Image, looks: Looks) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for pair in pairs:
-            for way, image in ways(pair):
+            for way, image in spoilt(pair):
                 path = Path(folder, "scan.nii.gz")
                 nib.save(image, path)
                 scan = read_scan(path, kind)
                 distances = fingerprint.distances(scan)
-                worst = max(distances, key=lambda k: distances[k])
+                worst = farthest(distances)
                 told = fingerprint.oddity(scan) is not None
-                seen.setdefault(way, []).append((told, distances[worst], worst))
-    for way, rows in seen.items():
+                looks.setdefault(way, []).append((told, distances[worst], worst))
+
+
+def report(looks: Looks) -> None:
+    print("| scan | told | distance: least, median, most | most often by |\n|---|---|---|---|")
+    for way, rows in looks.items():
         told, distance = sum(row[0] for row in rows), np.array([row[1] for row in rows])
         names = [row[2] for row in rows]
         often = max(set(names), key=names.count).replace("_", " ")
         print(
-            f"| {way} | {told} of {len(rows)} | {distance.min():.1f}, {np.median(distance):.1f} "
-            f"| {often} |"
+            f"| {way} | {told} of {len(rows)} | {distance.min():.1f}, {np.median(distance):.1f}, "
+            f"{distance.max():.1f} | {often} |"
         )
 
 

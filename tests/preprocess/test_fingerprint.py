@@ -12,9 +12,11 @@ import pytest
 
 from folders import real
 from metavoxel.data.bids import read_cohort
-from metavoxel.data.images import Scan, read_scan
+from metavoxel.data.images import Grid, Scan, read_scan
 from metavoxel.data.simulate import simulate
 from metavoxel.preprocess.fingerprint import (
+    TOO_FAR,
+    TOO_FAR_TOGETHER,
     Fingerprint,
     declared,
     fit_fingerprint,
@@ -129,6 +131,39 @@ def test_pictures_have_fingerprints_too(tmp_path: Path) -> None:
     assert [told.oddity(scan) for scan in scans[20:]] == [None] * 10
     inverted = scans[20].array.max() - scans[20].array
     assert told.oddity(replace(scans[20], array=inverted)) is not None
+
+
+def oval(length: float, width: float, place: np.ndarray, kind: Image) -> Scan:
+    """A picture of an ellipse with half-axes in pixels, centred near the middle."""
+    at = np.stack(np.indices(kind.shape), -1) - np.array(kind.shape) / 2 - place
+    radius = np.sqrt((at[..., 0] / length) ** 2 + (at[..., 1] / width) ** 2)
+    picture = 1 / (1 + np.exp((radius - 1) * 8))
+    grid = Grid(kind.shape, np.eye(4))
+    return Scan(picture[None].astype(np.float32), grid, grid)
+
+
+def test_a_shape_that_nobody_has_is_odd_though_each_of_its_measures_is_not() -> None:
+    """Heads are long and wide, or short and narrow; the last one is long and narrow."""
+    rng, kind = np.random.default_rng(0), Image(shape=(48, 40), spacing=(1, 1))
+
+    def head(size: float, ratio: float = 1.0) -> Scan:
+        return oval(16 * size * ratio, 13 * size / ratio, rng.normal(0, 0.5, 2), kind)
+
+    sizes, ratios = rng.normal(1, 0.07, 120), rng.normal(1, 0.01, 120)
+    heads = [head(*each) for each in zip(sizes, ratios, strict=True)]
+    told = fit_fingerprint(heads[:90])
+    assert sum(told.oddity(scan) is not None for scan in heads[90:]) <= 1  # of 30
+    odd = head(1.0, 1.1)
+    distances = told.distances(odd)
+    together = distances.pop("together")
+    assert max(distances.values()) < TOO_FAR
+    assert together > TOO_FAR_TOGETHER
+    assert "together" in str(told.oddity(odd))
+
+
+def test_few_scans_do_not_tell_how_their_measures_go_together(fingerprint: Fingerprint) -> None:
+    assert "together" not in fingerprint.mean
+    assert fingerprint.precision == ()
 
 
 @pytest.mark.real

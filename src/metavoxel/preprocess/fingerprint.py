@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
 
 from metavoxel.data.images import Grid, Scan, resample
 from metavoxel.preprocess.recipe import Recipe
@@ -26,12 +27,14 @@ from metavoxel.preprocess.recipe import Recipe
 _FOREGROUND = 0.1  # of the brightest: above the rim that interpolation leaves
 _COARSE_MM = 8.0  # the mean image is kept this coarse: it shows a cohort, nobody in it
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-# How many standard deviations are too far. Of all statistics of 149 scans of IXI, fitted on 107 of
-# them, the farthest lay 4.1 away (benchmarks/fingerprint.py).
-TOO_FAR = 5.0
+# How many standard deviations are too far, of one statistic and of all together. Of 149 scans of
+# IXI, each looked at with four fifths of the others, one lay farther (benchmarks/fingerprint.py).
+TOO_FAR, TOO_FAR_TOGETHER = 5.0, 4.0
 _SURE = 100.0  # odds at which left and right are said to be swapped
 _LEAST_SPREAD = 0.02  # of the mean: what differs by less than this share is alike
 _LEFT_TO_RIGHT = {2: 1, 3: 0}  # the axis: in a picture the columns
+_APART = ("left_right", "voxel_size")  # not among those taken together; the file's is all one
+_SCANS_PER_STATISTIC = 5  # at least, to say how statistics go together
 _FOLDS = 5
 _RIDGE = 0.1  # of the mean square of a voxel, per scan: from 0.01 to 10 all do
 
@@ -41,32 +44,50 @@ class Fingerprint:
     """How the training scans of one image look: per statistic its mean and standard deviation.
 
     `mean_image` and `left_right` (a linear discriminant of images from their mirror images) are
-    coarse images, flattened.
+    coarse images, flattened. `precision` is the inverse covariance of the statistics in units of
+    their standard deviations, in the order of `mean`, flattened: a large brain is wide and long
+    and high, and one that is wide and low is odd though neither is. It gives the Mahalanobis
+    distance, "together"; it is empty where there were too few scans to tell.
     """
 
     mean: Mapping[str, float]
     spread: Mapping[str, float]
     mean_image: tuple[float, ...]
     left_right: tuple[float, ...]
+    precision: tuple[float, ...] = ()
 
     def oddity(self, scan: Scan) -> str | None:
         """A sentence if the scan looks unlike the training scans, else None."""
         seen, distances = self.statistics(scan), self.distances(scan)
-        worst = max(distances, key=lambda k: distances[k])
-        if distances[worst] < TOO_FAR:
-            swapped = self._odds_of_swap(seen["left_right"]) > _SURE
-            return "left and right seem to be swapped" if swapped else None
+        worst = farthest(distances)
+        far = distances[worst] >= too_far(worst)
+        named = far and worst != "together"
+        if not named and self._odds_of_swap(seen["left_right"]) > _SURE:
+            return "left and right seem to be swapped"
+        if not far:
+            return None
+        away = f"{distances[worst]:.0f} standard deviations away"
+        if not named:
+            return (
+                "each of its measures is like those of the training scans, but not all of them "
+                f"together ({away})"
+            )
         return (
             f"its {worst.replace('_', ' ')} is {seen[worst]:.3g}, that of the training scans "
-            f"{self.mean[worst]:.3g} ± {self.spread[worst]:.2g} ({distances[worst]:.0f} standard "
-            "deviations away)"
+            f"{self.mean[worst]:.3g} ± {self.spread[worst]:.2g} ({away})"
         )
 
     def distances(self, scan: Scan) -> dict[str, float]:
         """How far every statistic of a scan lies from the mean, in standard deviations."""
         seen = self.statistics(scan)
-        named = [k for k in self.mean if k != "left_right"]
-        return {k: abs(seen[k] - self.mean[k]) / self.spread[k] for k in named}
+        away = {k: (x - self.mean[k]) / self.spread[k] for k, x in seen.items()}
+        out = {k: abs(x) for k, x in away.items() if k != "left_right"}
+        if self.precision:
+            standard = np.array([[away[k] for k in seen if k not in _APART]])
+            precision = np.array(self.precision).reshape(2 * standard.shape[1:])
+            distance = _mahalanobis(standard, precision)[0]
+            out["together"] = float(distance - self.mean["together"]) / self.spread["together"]
+        return out
 
     def _odds_of_swap(self, left_right: float) -> float:
         """Mirror image to image, of two normal distributions of which one mirrors the other."""
@@ -92,18 +113,57 @@ def fit_fingerprint(scans: Iterable[Scan]) -> Fingerprint:
     sides = Ridge(alpha=_RIDGE * len(seen) * max(apart.var(), 1e-9), fit_intercept=False)
     values = {k: np.array([row[k] for row in rows]) for k in rows[0]}
     values["likeness"] = np.array([_likeness(x.ravel(), mean_image) for x in pictures])
+    standard = np.stack(
+        [(x - x.mean()) / _spread(x) for k, x in values.items() if k not in _APART], axis=1
+    )
     folds = min(_FOLDS, len(seen))
-    # On the scans that it was fitted on the discriminant is too sure.
+    # On the scans that it was fitted on the discriminant is too sure, and no distance is large.
     if folds > 1:
         values["left_right"] = np.asarray(cross_val_predict(sides, apart, ones, cv=folds))
     else:
         values["left_right"] = ones
+    precision = np.empty(0)
+    if len(seen) >= _SCANS_PER_STATISTIC * standard.shape[1]:
+        precision = _precision(standard)
+        values["together"] = np.empty(len(seen))
+        for fitted, others in KFold(folds).split(standard):
+            values["together"][others] = _mahalanobis(
+                standard[others], _precision(standard[fitted])
+            )
     return Fingerprint(
         {k: float(x.mean()) for k, x in values.items()},
-        {k: float(max(x.std(), _LEAST_SPREAD * abs(x.mean()), 1e-3)) for k, x in values.items()},
+        {k: _spread(x) for k, x in values.items()},
         tuple(float(f"{x:.4g}") for x in mean_image),
         tuple(float(f"{x:.4g}") for x in sides.fit(apart, ones).coef_),
+        tuple(precision.ravel().tolist()),
     )
+
+
+def too_far(statistic: str) -> float:
+    """From how many standard deviations on a statistic is odd."""
+    return TOO_FAR_TOGETHER if statistic == "together" else TOO_FAR
+
+
+def farthest(distances: Mapping[str, float]) -> str:
+    """The statistic that tells most of a scan: if none is odd alone, perhaps all together."""
+    alone = [k for k in distances if k != "together"]
+    worst = max(alone, key=lambda k: distances[k])
+    odd = distances.get("together", 0.0) >= TOO_FAR_TOGETHER and distances[worst] < TOO_FAR
+    return "together" if odd else worst
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(max(values.std(), _LEAST_SPREAD * abs(values.mean()), 1e-3))
+
+
+def _precision(standard: np.ndarray) -> np.ndarray:
+    """The inverse covariance (k, k) of standardised statistics (n, k)."""
+    return LedoitWolf(assume_centered=True).fit(standard).precision_
+
+
+def _mahalanobis(standard: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Distances (n,) of standardised statistics (n, k) from their mean."""
+    return np.sqrt(np.einsum("ni,ij,nj->n", standard, precision, standard))
 
 
 def shape_and_tone(scan: Scan) -> dict[str, float]:
