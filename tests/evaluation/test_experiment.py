@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from metavoxel.data.simulate import simulate
 from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.experiment import work
@@ -207,6 +208,15 @@ def test_a_variable_that_nobody_has_is_named_before_anything_is_trained(
 ) -> None:
     with pytest.raises(MetaVoxelError, match='no training has a variable "height"'):
         experiment(write_plan(tmp_path, **changes), tmp_path / "out", QUIET)
+    assert not (tmp_path / "out" / "pieces").exists()
+
+
+def test_a_measurement_that_nobody_has_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    simulate(tmp_path / "cohort", subjects=10, slices=True, resolution=8.0, jobs=1)
+    images = {**PLAN["images"], "anatomy": {"along": "age", "columns": ["spleen_volume"]}}
+    plan = write_plan(tmp_path, cohort="cohort", images=images)
+    with pytest.raises(MetaVoxelError, match=r'participants.tsv: .*no column "spleen_volume"'):
+        experiment(plan, tmp_path / "out", QUIET)
     assert not (tmp_path / "out" / "pieces").exists()
 
 

@@ -120,13 +120,7 @@ class _OfRun:
 
 
 def _read_off(experiment: Experiment, name: str, plan: AnatomyPlan, console: Console) -> None:
-    path = (
-        participants_file(experiment.bids) if plan.table is None else experiment.bids / plan.table
-    )
-    table = read_table(path)
-    unknown = [column for column in plan.columns if column not in table.columns]
-    if unknown:
-        raise MetaVoxelError(f'{path}: there is no column "{unknown[0]}".')
+    path, table = _measurements(experiment, plan)
     runs = [_of_run(experiment, name, table, plan.columns, run) for run in experiment.runs]
     few = [c for c in plan.columns if any(c not in of.readings for of in runs)]
     if few:
@@ -141,6 +135,23 @@ def _read_off(experiment: Experiment, name: str, plan: AnatomyPlan, console: Con
     ]
     with atomic_write(_path(experiment, name)) as temporary:
         temporary.write_text(json.dumps(rows) + "\n")
+
+
+def check_anatomy(experiment: Experiment) -> None:
+    """Refuse columns that nobody has, if the cohort is there. Raises MetaVoxelError."""
+    plan = experiment.config.images and experiment.config.images.anatomy
+    if plan is not None and experiment.bids.exists():
+        _measurements(experiment, plan)
+
+
+def _measurements(experiment: Experiment, plan: AnatomyPlan) -> tuple[Path, Table]:
+    own = plan.table is None
+    path = participants_file(experiment.bids) if own else experiment.bids / plan.table
+    table = read_table(path)
+    unknown = [column for column in plan.columns if column not in table.columns]
+    if unknown:
+        raise MetaVoxelError(f'{path}: there is no column "{unknown[0]}".')
+    return path, table
 
 
 def _of_run(

@@ -14,7 +14,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from metavoxel.evaluation.experiment import tables
-from metavoxel.evaluation.experiment.anatomy import anatomy_rows, anatomy_table, reading
+from metavoxel.evaluation.experiment.anatomy import (
+    anatomy_rows,
+    anatomy_table,
+    check_anatomy,
+    reading,
+)
 from metavoxel.evaluation.experiment.config import Simulation, read_experiment
 from metavoxel.evaluation.experiment.drawings import figures_of
 from metavoxel.evaluation.experiment.generated import image_rows, measuring, memories, pairs_drawn
@@ -36,6 +41,7 @@ def experiment(path: Path, out: Path, console: Console, report_only: bool = Fals
     config = read_experiment(path)
     this = Experiment(config, Path(path).parent, Path(out))
     this.check(str(path))
+    check_anatomy(this)
     pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
     if not report_only:
         pieces.run(console)
