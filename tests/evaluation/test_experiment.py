@@ -19,6 +19,7 @@ from metavoxel.evaluation.experiment.coded import Coding
 from metavoxel.evaluation.experiment.config import read_experiment
 from metavoxel.evaluation.experiment.pieces import Piece, Pieces
 from metavoxel.evaluation.experiment.run import experiment
+from metavoxel.evaluation.systems import SIMPLE
 
 QUIET = Console(quiet=True)
 FOLDS = {"training.split": {"kind": "folds", "folds": 3, "validation": 0.2}}
@@ -229,3 +230,24 @@ def test_codes_become_labels() -> None:
     np.testing.assert_allclose(stated, [[0.5, 0.5, 0]], atol=1e-9)
     drawn = coding.probabilities(np.array([0.0]), np.array([[0.1, 0.2, 2.9]]), None)
     np.testing.assert_allclose(drawn, [[1 / 6, 3 / 6, 2 / 6]])
+
+
+def test_a_training_with_more_variables_leaves_what_others_answered(tmp_path: Path) -> None:
+    simulate(tmp_path / "cohort", subjects=10, slices=True, resolution=8.0, jobs=1)
+    few = {"config": "run.yaml", "variables": ["image", "age"], "set": FOLDS}
+    changes = {"cohort": "cohort", "questions": ["age | image"], "images": None}
+    systems = {
+        "ours": {"training": "few"},
+        "ResNet": {"specialists": [{"network": "resnet", "question": "age | image"}]},
+    }
+
+    def keys(trainings: dict[str, object]) -> dict[str, str]:
+        plan = {**changes, "trainings": trainings, "systems": systems, "reference": "ours"}
+        this = work.Experiment(
+            read_experiment(write_plan(tmp_path, **plan)), tmp_path, tmp_path / "out"
+        )
+        return {name: this.answers(name, this.runs[0]).key for name in (*systems, SIMPLE)}
+
+    before = keys({"few": few})
+    after = keys({"few": few, "all": {"config": "run.yaml", "set": FOLDS}})
+    assert {name for name in before if before[name] != after[name]} == {SIMPLE}

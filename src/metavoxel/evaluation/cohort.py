@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,11 +144,14 @@ def check_preparation(preparation: Preparation, cohort: Cohort, table: Table) ->
             preparation.check(v, path, as_scan(array, path, kind))
 
 
-def identity(cohort: Cohort, records: Sequence[str]) -> list[str]:
-    """A line per record that changes when its values or the file of an image do."""
-    chosen = set(records)
+def identity(
+    cohort: Cohort, records: Sequence[str], variables: Collection[str] | None = None
+) -> list[str]:
+    """A line per record that changes when its values do, or the file of an image; those of the
+    `variables` alone, if they are given."""
+    chosen, named = set(records), set(cohort.schema if variables is None else variables)
     return [
-        " ".join([r.id, *(f"{v}={_version(x)}" for v, x in sorted(r.values.items()))])
+        " ".join([r.id, *(f"{v}={_version(r.values[v])}" for v in sorted(named & {*r.values}))])
         for r in cohort.records
         if r.id in chosen
     ]

@@ -128,8 +128,8 @@ class Experiment:
 
     def answers(self, system: str, run: Run) -> Kept:
         """Where the answers of a system to the test records of a run are kept."""
-        people = identity(self.cohort, [r.id for r in self.cohort.records])
-        plan = self.config.systems.get(system)
+        plan, records = self.config.systems.get(system), [r.id for r in self.cohort.records]
+        people = identity(self.cohort, records, self._read_by(system, run))
         facts: list[Any] = [people, self.split(run).made, run.seed, __version__]
         if plan is not None:
             facts.append(plan.model_dump(mode="json", exclude={"questions"}))
@@ -137,6 +137,17 @@ class Experiment:
                 facts.append(self.model(plan.training, run).name)
         folder = self.out / "answers" / slug(system) / f"fold-{run.fold}-seed-{run.seed}"
         return Kept(folder, _digest(*facts))
+
+    def _read_by(self, system: str, run: Run) -> set[str]:
+        """The variables that the answers of a system depend on."""
+        plan = self.config.systems.get(system)
+        if plan is None:  # the baselines answer everything
+            return {*self.schema}
+        if plan.training is not None:
+            variables = self.run_config(plan.training, run).variables
+            assert variables is not None  # read_experiment has seen to it
+            return {*variables}
+        return {v for q in self.asked(system) for v in (*q.asked, *q.given)}
 
     def asked(self, system: str) -> list[Question]:
         """The questions that a system answers."""
