@@ -87,7 +87,7 @@ def anatomy_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
             axes[0, at[1]].set_title(_labelled(row), fontsize=9)
             axes[at[0], 0].set_ylabel(row["model"])
             axes[-1, at[1]].set_xlabel(variable_text(experiment.schema, row["along"]))
-        axes[0, 0].legend(fontsize=7, frameon=False)
+        axes[0, 0].legend(fontsize=7, frameon=False, markerscale=2)
     return fig
 
 

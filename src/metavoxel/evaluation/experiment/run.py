@@ -22,7 +22,13 @@ from metavoxel.evaluation.experiment.anatomy import (
 )
 from metavoxel.evaluation.experiment.config import Simulation, read_experiment
 from metavoxel.evaluation.experiment.drawings import figures_of
-from metavoxel.evaluation.experiment.generated import image_rows, measuring, memories, pairs_drawn
+from metavoxel.evaluation.experiment.generated import (
+    group_rows,
+    image_rows,
+    measuring,
+    memories,
+    pairs_drawn,
+)
 from metavoxel.evaluation.experiment.pieces import Pieces
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.work import Experiment, work
@@ -59,6 +65,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
         "reference": this.config.reference,
         "answers": rows,
         "images": images,
+        "images_by_group": group_rows(this),
         "anatomy": anatomy_rows(this),
         "memorisation": memories(this),
         "seconds": pieces.seconds(),
@@ -114,6 +121,8 @@ def _tables(
         out["Every fold and seed on its own"] = tables.folds_table(rows)
     if images:
         out["Generated images"] = tables.images_table(images)
+    if by_group := group_rows(this):
+        out["Images that were asked for, by group"] = tables.images_table(by_group)
     if anatomy := anatomy_rows(this):
         out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_table(anatomy)
     if memory := memories(this):

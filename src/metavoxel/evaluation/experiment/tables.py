@@ -157,12 +157,13 @@ def as_csv(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
 
 
 def images_table(images: Sequence[Row]) -> list[list[str]]:
-    """Every measure of generated images: systems down."""
+    """Every measure of generated images: systems down, and groups of people, if there are any."""
     names = list(dict.fromkeys(k for row in images for k, x in row.items() if _is_score(x)))
-    out = [["model", "question", "n", *(_IMAGE_MEASURES.get(name, name) for name in names)]]
+    about = [k for k in ("system", "question", "group", "n") if any(k in row for row in images)]
+    titles = ["model" if k == "system" else k for k in about]
+    out = [[*titles, *(_IMAGE_MEASURES.get(name, name) for name in names)]]
     for row in images:
-        cells = [_figure(row.get(name)) for name in names]
-        out.append([row["system"], row["question"], str(row["n"]), *cells])
+        out.append([*(str(row[k]) for k in about), *(_figure(row.get(name)) for name in names)])
     return out
 
 
