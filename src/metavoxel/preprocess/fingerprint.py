@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
@@ -158,7 +158,7 @@ def _spread(values: np.ndarray) -> float:
 
 def _precision(standard: np.ndarray) -> np.ndarray:
     """The inverse covariance (k, k) of standardised statistics (n, k)."""
-    return LedoitWolf(assume_centered=True).fit(standard).precision_
+    return np.linalg.inv(ledoit_wolf(standard, assume_centered=True)[0])
 
 
 def _mahalanobis(standard: np.ndarray, precision: np.ndarray) -> np.ndarray:

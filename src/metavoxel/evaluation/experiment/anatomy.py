@@ -145,8 +145,8 @@ def check_anatomy(experiment: Experiment) -> None:
 
 
 def _measurements(experiment: Experiment, plan: AnatomyPlan) -> tuple[Path, Table]:
-    own = plan.table is None
-    path = participants_file(experiment.bids) if own else experiment.bids / plan.table
+    bids = experiment.bids
+    path = participants_file(bids) if plan.table is None else bids / plan.table
     table = read_table(path)
     unknown = [column for column in plan.columns if column not in table.columns]
     if unknown:
