@@ -161,6 +161,11 @@ def test_a_shape_that_nobody_has_is_odd_though_each_of_its_measures_is_not() -> 
     assert "together" in str(told.oddity(odd))
 
 
+def test_a_cohort_of_one_scan_again_and_again_has_a_fingerprint() -> None:
+    same = oval(16, 13, np.zeros(2), Image(shape=(48, 40), spacing=(1, 1)))
+    assert fit_fingerprint([same] * 90).oddity(same) is None
+
+
 def test_few_scans_do_not_tell_how_their_measures_go_together(fingerprint: Fingerprint) -> None:
     assert "together" not in fingerprint.mean
     assert fingerprint.precision == ()

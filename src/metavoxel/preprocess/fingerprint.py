@@ -158,7 +158,8 @@ def _spread(values: np.ndarray) -> float:
 
 def _precision(standard: np.ndarray) -> np.ndarray:
     """The inverse covariance (k, k) of standardised statistics (n, k)."""
-    return np.linalg.inv(ledoit_wolf(standard, assume_centered=True)[0])
+    covariance, _ = ledoit_wolf(standard, assume_centered=True)
+    return np.linalg.pinv(covariance, hermitian=True)  # of equal scans it is 0
 
 
 def _mahalanobis(standard: np.ndarray, precision: np.ndarray) -> np.ndarray:
