@@ -25,6 +25,7 @@ from metavoxel.preprocess.itk import read_rigid
 from metavoxel.schema import Image
 from metavoxel.training.config import FoldSplit, read_config
 
+AS_IT_SHOULD_BE = "as it should be"
 CONFIG = Path(__file__).parents[1] / "configs" / "ixi-cpu.yaml"
 # MNI152 (FSL) to Talairach's space (Lancaster et al., 2007, Human Brain Mapping 28, Table 1).
 TALAIRACH = np.array(
@@ -54,7 +55,7 @@ def spoilt(pair: Pair) -> Iterator[tuple[str, nib.Nifti1Image]]:
     def made(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
         return nib.Nifti1Image(voxels.astype(np.float32), affine)
 
-    yield "as it should be", made(voxels, affine)
+    yield AS_IT_SHOULD_BE, made(voxels, affine)
     yield "not stripped, not registered", nib.load(pair.raw)
     raw = nib.load(pair.raw)
     to_native = read_rigid(pair.transform)
@@ -104,8 +105,8 @@ def pair_of(brain: Path, raw: Path) -> Pair:
     return Pair(brain, transform, scan)
 
 
-# Of every way: whether each scan is told, its farthest statistic's distance and name.
-Looks = dict[str, list[tuple[bool, float, str]]]
+# Of every way: whether each scan is told, its farthest statistic's distance and name, its file.
+Looks = dict[str, list[tuple[bool, float, str, str]]]
 
 
 def look(pairs: list[Pair], fingerprint: Fingerprint, kind: Image, looks: Looks) -> None:
@@ -118,7 +119,7 @@ def look(pairs: list[Pair], fingerprint: Fingerprint, kind: Image, looks: Looks)
                 distances = fingerprint.distances(scan)
                 worst = farthest(distances)
                 told = fingerprint.oddity(scan) is not None
-                looks.setdefault(way, []).append((told, distances[worst], worst))
+                looks.setdefault(way, []).append((told, distances[worst], worst, pair.raw.name))
 
 
 def report(looks: Looks) -> None:
@@ -131,6 +132,7 @@ def report(looks: Looks) -> None:
             f"| {way} | {told} of {len(rows)} | {distance.min():.1f}, {np.median(distance):.1f}, "
             f"{distance.max():.1f} | {often} |"
         )
+    print(f"\nFalse alarms: {', '.join(row[3] for row in looks[AS_IT_SHOULD_BE] if row[0])}.")
 
 
 if __name__ == "__main__":

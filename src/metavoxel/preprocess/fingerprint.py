@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
@@ -45,9 +46,9 @@ class Fingerprint:
 
     `mean_image` and `left_right` (a linear discriminant of images from their mirror images) are
     coarse images, flattened. `precision` is the inverse covariance of the statistics in units of
-    their standard deviations, in the order of `mean`, flattened: a large brain is wide and long
-    and high, and one that is wide and low is odd though neither is. It gives the Mahalanobis
-    distance, "together"; it is empty where there were too few scans to tell.
+    their standard deviations, in the order of `statistics` without those apart, flattened: a
+    large brain is wide and long and high, and one that is wide and low is odd though neither is.
+    It gives the Mahalanobis distance, "together"; it is empty where the scans were too few.
     """
 
     mean: Mapping[str, float]
@@ -164,7 +165,8 @@ def _precision(standard: np.ndarray) -> np.ndarray:
 
 def _mahalanobis(standard: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Distances (n,) of standardised statistics (n, k) from their mean."""
-    return np.sqrt(np.einsum("ni,ij,nj->n", standard, precision, standard))
+    mean = np.zeros((1, standard.shape[1]))
+    return cdist(standard, mean, "mahalanobis", VI=precision)[:, 0]
 
 
 def shape_and_tone(scan: Scan) -> dict[str, float]:
