@@ -27,7 +27,7 @@ from metavoxel.inference.answers import (
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.inpaint import inpaint
 from metavoxel.inference.query import Query, parse_query
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel, best_device, load_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Image, Schema, explain, read_yaml
 
@@ -281,8 +281,7 @@ def load(folder: str | Path, device: str | None = None, any_preparation: bool = 
     A scan that was prepared otherwise than the training scans is refused, and one that looks unlike
     them is warned of, unless `any_preparation` is set.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network, told = load_model(folder).to(device), Path(folder) / "preprocessing.json"
+    network, told = load_model(folder, device or best_device()), Path(folder) / "preprocessing.json"
     preparation = Preparation.from_json(read_yaml(told)) if told.is_file() else Preparation()
     return Model(network, preparation, any_preparation)
 

@@ -355,6 +355,7 @@ def experiment(
     report: Annotated[
         bool, typer.Option("--report", help="train nothing: report what is done so far")
     ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="processes that share the work")] = 1,
 ) -> None:
     """Train and ask many systems on the same folds; write their tables and figures.
 
@@ -362,7 +363,8 @@ def experiment(
     """
     from metavoxel.evaluation.experiment.run import experiment as run
 
-    sys.stdout.write(run(config, out or Path("experiments") / config.stem, errors, report))
+    folder = out or Path("experiments") / config.stem
+    sys.stdout.write(run(config, folder, errors, report, jobs))
 
 
 @app.command()

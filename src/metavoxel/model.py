@@ -138,19 +138,22 @@ class MetaVoxel(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 on a batch. A missing value enters as pure noise at t = T and carries no loss.
 
-        z0[name] (B, ...) and observed[name] (B,) bool; where a value is not observed, z0 may hold
-        anything finite. Returns the total and the mean loss of every variable that was asked.
+        z0[name] (B, ...) and, on the CPU, observed[name] (B,) bool; where a value is not observed,
+        z0 may hold anything finite. `times` are on the CPU, too. Returns the total and the mean
+        loss of every variable that was asked.
         """
         n = len(next(iter(z0.values())))
         if times is None:
             times = self.times(
                 n, [*self.schema.images], [*self.schema.scalars], self.process.T, generator
             )
+        # Before anything is on the GPU, where every look at a value would have to wait for it.
+        asked = [v for v in z0 if self.learns([v]) and bool((observed[v] & (times[v] > 0)).any())]
         device = self.device
+        observed = {v: x.to(device) for v, x in observed.items()}
         t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
         noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
         zt = self.process.noised(z0, t, noise)
-        asked = [v for v in z0 if self.learns([v]) and bool((observed[v] & (t[v] > 0)).any())]
         return self.process.loss(self(zt, t, asked), z0, t, noise, observed)
 
     def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
@@ -265,7 +268,12 @@ def checksums(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def load_model(folder: Path | str) -> MetaVoxel:
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVoxel:
     """Read a model folder. Raises MetaVoxelError naming what is missing or unreadable."""
     folder = Path(folder)
     if not (folder / "schema.json").is_file():
@@ -288,7 +296,7 @@ def load_model(folder: Path | str) -> MetaVoxel:
         raise MetaVoxelError(
             f"{folder}: the model cannot be read ({reason}). Copy or train it again."
         ) from None
-    return model.eval()
+    return model.to(device).eval()
 
 
 def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:

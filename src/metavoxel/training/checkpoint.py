@@ -96,10 +96,12 @@ def averaging(decay: float, device: torch.device) -> WeightAveraging:
     Unless told the `device`, Lightning would keep the average on the CPU.
     """
 
-    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # how many batches a normalisation has seen
-            return current
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        """Of tensors of one type, all at once: one by one, each would wait for the GPU."""
+        if not averaged[0].is_floating_point():  # how many batches a normalisation has seen
+            torch._foreach_copy_(averaged, current)
+            return
         n = float(count)
-        return averaged.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return WeightAveraging(device=device, avg_fn=average)
+    return WeightAveraging(device=device, multi_avg_fn=average)

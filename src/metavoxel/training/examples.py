@@ -134,7 +134,7 @@ def _latents(
     for copy in range(copies):
         for start in range(0, len(volumes), _CHUNK):
             rows = slice(start, min(start + _CHUNK, len(volumes)))
-            x = volumes[rows].float() / 255
+            x = volumes[rows].to(model.device).float() / 255
             if copy > 0:
                 draw = generator(seed, 4, copy, start)
                 x = augment(x, image.spacing, augmentation, draw)

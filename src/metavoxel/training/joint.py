@@ -114,13 +114,14 @@ class JointModule(L.LightningModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z0, observed = examples.batch(rows, copies)
         z0 = {v: x.to(self.device) for v, x in z0.items()}
-        observed = {v: x.to(self.device) for v, x in observed.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model.loss(z0, observed, draw)
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
         self.log(f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size)
-        for v, part in parts.items():
-            if part.isfinite():
+        # All at once: every look at a value waits for the GPU.
+        counted = torch.stack([*parts.values()]).isfinite().tolist() if parts else []
+        for (v, part), some in zip(parts.items(), counted, strict=True):
+            if some:
                 self.log(f"{stage}/{v}", part, on_epoch=on_epoch, batch_size=size)

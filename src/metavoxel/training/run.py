@@ -27,7 +27,7 @@ from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write, locked, remove_leftovers
 from metavoxel.inference.temper import fit_tempers
-from metavoxel.model import MetaVoxel, load_model, save_model, save_weights
+from metavoxel.model import MetaVoxel, best_device, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
 from metavoxel.training.autoencoder import train_autoencoder
@@ -105,8 +105,7 @@ def train(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(device)
+    model = MetaVoxel(schema, config.model, scalings(schema, parts["train"])).to(best_device())
     settled = resolve_precision(config, model)
     busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
     with locked(folders.run / "lock", busy):

@@ -27,7 +27,7 @@ from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.evaluation.scores import Score
 from metavoxel.files import atomic_write
-from metavoxel.model import load_model
+from metavoxel.model import best_device, load_model
 from metavoxel.schema import Schema
 
 GENERATED, READ, MEASURED = "generated", "test people, read", "test people, measured"
@@ -158,7 +158,8 @@ def _of_run(
     experiment: Experiment, name: str, table: Table, columns: Sequence[str], run: Run
 ) -> _OfRun:
     """All images come through the model's autoencoder, as generated ones have."""
-    model, image = load_model(experiment.model(name, run)), next(iter(experiment.schema.images))
+    model = load_model(experiment.model(name, run), best_device())
+    image = next(iter(experiment.schema.images))
     training, _, test = experiment.tables(run)
     drawn, given = asked_images(experiment, name, run, image)
     groups = {GENERATED: drawn, READ: reconstructed(model, image, test.images[image])}

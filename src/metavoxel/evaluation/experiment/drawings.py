@@ -15,7 +15,7 @@ from metavoxel.evaluation.experiment.tables import TITLES, Row, first_questions
 from metavoxel.evaluation.experiment.trajectory import trajectory
 from metavoxel.evaluation.experiment.work import Experiment
 from metavoxel.evaluation.measures import HEADLINE
-from metavoxel.model import load_model
+from metavoxel.model import best_device, load_model
 
 _SHOWN = 6  # images in a row
 _INPAINTED = 4
@@ -58,7 +58,7 @@ def _of_models(experiment: Experiment) -> dict[str, Figure]:
     plan, run = experiment.config.systems[experiment.config.reference], experiment.runs[0]
     if plan.training is None or not experiment.model(plan.training, run).exists():
         return {}
-    model = load_model(experiment.model(plan.training, run))
+    model = load_model(experiment.model(plan.training, run), best_device())
     image, (_, _, test) = next(iter(model.schema.images)), experiment.tables(run)
     out = {"Figure 2: from noise to a record": trajectory(model, run.seed)}
     if drawn := _drawn(experiment, image):

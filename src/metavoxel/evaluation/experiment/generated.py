@@ -17,7 +17,7 @@ from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
 from metavoxel.files import atomic_write
-from metavoxel.model import load_model
+from metavoxel.model import best_device, load_model
 from metavoxel.schema import Schema
 
 _BANDS = 2  # of a continuous variable, of as many test people each, in the groups of Figure D.5
@@ -187,7 +187,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _memorisation(experiment: Experiment, name: str, run: Run, console: Console) -> None:
     """Of the first image variable, against the people of the test fold."""
-    model = load_model(experiment.model(name, run))
+    model = load_model(experiment.model(name, run), best_device())
     training, _, test = experiment.tables(run)
     image = next(iter(model.schema.images))
     generated = free_images(experiment, name, run, image)

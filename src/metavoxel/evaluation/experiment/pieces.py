@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,7 @@ class Pieces:
             "seconds": round(time.perf_counter() - start, 1),
             "date": time.strftime("%Y-%m-%d %H:%M"),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-            f"{torch.get_num_threads()} threads, GPU: {torch.cuda.is_available()}",
+            f"{torch.get_num_threads()} threads, GPU: {_gpu()}",
         }
         with atomic_write(self._path(piece)) as temporary:
             temporary.write_text(json.dumps(record) + "\n")
@@ -97,6 +99,38 @@ class Pieces:
 
     def _path(self, piece: Piece) -> Path:
         return self.folder / f"{slug(piece.name)}.json"
+
+
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+@contextmanager
+def helpers(jobs: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """`jobs` - 1 further processes that call work(*arguments), as long as this one is in here.
+
+    All share the cores. A helper that fails leaves its piece to the others; an error of this
+    process stops them.
+    """
+    if jobs < 2:
+        yield
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
+    started = [context.Process(target=work, args=arguments) for _ in range(jobs - 1)]
+    for process in started:
+        process.start()
+    try:
+        yield
+    except BaseException:
+        for process in started:
+            process.terminate()
+        raise
+    finally:
+        for process in started:
+            process.join()
 
 
 def slug(name: str) -> str:

@@ -29,30 +29,43 @@ from metavoxel.evaluation.experiment.generated import (
     memories,
     pairs_drawn,
 )
-from metavoxel.evaluation.experiment.pieces import Pieces
+from metavoxel.evaluation.experiment.pieces import Pieces, helpers
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.work import Experiment, work
 from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
 from metavoxel.files import atomic_write
+from metavoxel.terminal import sentences
 from metavoxel.version import __version__
 
 
-def experiment(path: Path, out: Path, console: Console, report_only: bool = False) -> str:
+def experiment(
+    path: Path, out: Path, console: Console, report_only: bool = False, jobs: int = 1
+) -> str:
     """Do what is left of an experiment and write its report to `out`; returns it as Markdown.
 
-    Writes report.html, report.md, report.json, scores.csv and the figures as PNG. With
-    `report_only` nothing is trained or asked: what is done so far is reported. Raises
-    MetaVoxelError for anything wrong with the file or the data.
+    Writes report.html, report.md, report.json, scores.csv and the figures as PNG. `jobs` processes
+    share the work and the cores. With `report_only` nothing is trained or asked: what is done so
+    far is reported. Raises MetaVoxelError for anything wrong with the file or the data.
     """
-    config = read_experiment(path)
-    this = Experiment(config, Path(path).parent, Path(out))
+    this = Experiment(read_experiment(path), Path(path).parent, Path(out))
     this.check(str(path))
     check_anatomy(this)
-    pieces = Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
     if not report_only:
-        pieces.run(console)
+        with helpers(jobs, _help, path, out):
+            _pieces(this).run(console)
     console.print("Scoring")
-    return _report(this, pieces)
+    return _report(this, _pieces(this))
+
+
+def _pieces(this: Experiment) -> Pieces:
+    return Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
+
+
+def _help(path: Path, out: Path) -> None:
+    """Do pieces beside another process, which reports them."""
+    this = Experiment(read_experiment(path), Path(path).parent, Path(out))
+    with sentences():
+        _pieces(this).run(Console(stderr=True, force_terminal=False))
 
 
 def _report(this: Experiment, pieces: Pieces) -> str:

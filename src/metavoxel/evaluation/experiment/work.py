@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from metavoxel.evaluation.systems import (
 from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.query import Question, parse_question
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel, best_device, load_model
 from metavoxel.schema import Categorical, Schema
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
@@ -64,6 +64,7 @@ class Experiment:
     config: ExperimentConfig
     source: Path
     out: Path
+    _configs: dict[tuple[str, Run], RunConfig] = field(default_factory=dict, repr=False)
 
     @property
     def runs(self) -> list[Run]:
@@ -103,8 +104,11 @@ class Experiment:
         return read_cohort(self.bids, self.schema)
 
     def run_config(self, training: str, run: Run) -> RunConfig:
-        plan = self.config.trainings[training]
-        return plan.run_config(self.source, run.fold, run.seed)
+        """The run configuration of a training, read once."""
+        if (training, run) not in self._configs:
+            plan = self.config.trainings[training]
+            self._configs[training, run] = plan.run_config(self.source, run.fold, run.seed)
+        return self._configs[training, run]
 
     def split(self, run: Run) -> Split:
         first = next(iter(self.config.trainings))
@@ -275,7 +279,7 @@ def _ask_model(
     experiment: Experiment, name: str, plan: SystemPlan, run: Run, console: Console
 ) -> None:
     assert plan.training is not None
-    model = load_model(experiment.model(plan.training, run))
+    model = load_model(experiment.model(plan.training, run), best_device())
     _, _, test = experiment.tables(run)
     kept, settings = experiment.answers(name, run), plan.settings(model.config.sampling)
     if plan.samples == 0 and settings.point != "one_evaluation":
@@ -322,7 +326,7 @@ def _generate(experiment: Experiment, name: str, run: Run, console: Console) -> 
     path, plan = experiment.images(name, run), experiment.config.images
     if path.exists() or plan is None:
         return
-    model = load_model(experiment.model(name, run))
+    model = load_model(experiment.model(name, run), best_device())
     out: dict[str, np.ndarray] = {}
     if name in plan.trainings:
         out |= {f"free/{v}": x for v, x in _drawn(model, {}, plan.count, run.seed).items()}

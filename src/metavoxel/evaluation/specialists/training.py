@@ -40,6 +40,7 @@ from metavoxel.evaluation.specialists.specialist import (
     read_fitted,
 )
 from metavoxel.files import atomic_write, locked, remove_leftovers
+from metavoxel.model import best_device
 from metavoxel.schema import Schema
 from metavoxel.training.augment import augment
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
@@ -126,7 +127,7 @@ def _fit(
     fitted: Fitted, training: Table, validation: Table, folder: Path, progress: Progress | None
 ) -> None:
     """Train to the end, and keep the averaged weights that validation chose."""
-    config, device = fitted.config, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, device = fitted.config, best_device()
     checkpoint = _whole(folder / _CHECKPOINT)
     with torch.random.fork_rng():
         torch.manual_seed(mixed(fitted.seed, 0))
@@ -253,7 +254,7 @@ class SpecialistModule(L.LightningModule):
         records = self.training_records
         rows = rows_of_step(len(records), config.batch_size, step, seed)
         spacing, draw = self.fitted.inputs.spacing, generator(seed, 2, step)
-        images = augment(records.images[rows], spacing, config.augmentation, draw)
+        images = augment(records.images[rows].to(self.device), spacing, config.augmentation, draw)
         loss = self._loss(images, records, rows)
         if not bool(loss.isfinite()):
             raise MetaVoxelError(
