@@ -169,6 +169,33 @@ def test_two_processes_share_the_pieces(tmp_path: Path) -> None:
     assert done == ["train", "ask", "train"]
 
 
+def test_a_piece_that_fails_stops_only_those_that_need_it(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def fail(console: Console) -> None:
+        raise MetaVoxelError("no such luck")
+
+    def piece(name: str, *needs: str) -> Piece:
+        return Piece(name, lambda console: done.append(name), lambda: "", needs)
+
+    bad = Piece("train", fail, lambda: "")
+    pieces = [bad, piece("ask", "train"), piece("measure", "ask"), piece("another")]
+    with pytest.raises(MetaVoxelError, match="no such luck"):
+        Pieces(tmp_path, pieces).run(QUIET)
+    assert done == ["another"]
+
+
+def test_several_jobs_share_an_experiment(tmp_path: Path) -> None:
+    """Two processes do every piece once, and the report is that of one."""
+    systems = {"one evaluation": {"training": "ours"}}
+    path = write_plan(tmp_path, folds=[0], systems=systems, images=None)
+    alone = experiment(path, tmp_path / "alone", QUIET)
+    together = experiment(path, tmp_path / "together", QUIET, jobs=2)
+    assert together.splitlines()[:20] == alone.splitlines()[:20]
+    left = json.loads((tmp_path / "together" / "report.json").read_text())["left"]
+    assert left == []
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,23 @@ class Pieces:
     pieces: Sequence[Piece]
 
     def run(self, console: Console) -> None:
-        """Do what is left. A piece that fails ends the run; what is done stays done."""
-        while left := [p for p in self.pieces if not self.done(p)]:
-            if not any(self._try(p, console) for p in left):
+        """Do what is left. A piece that fails stops those that need it; when the others are done,
+        its error is raised."""
+        failed: dict[str, Exception] = {}
+        while left := self._left(failed):
+            if not any(self._try(p, console, failed) for p in left):
                 time.sleep(_WAIT)  # others are at work on what we need
+        for piece in self.pieces:
+            if piece.name in failed and not self.done(piece):
+                raise failed[piece.name]
+
+    def _left(self, failed: Collection[str]) -> list[Piece]:
+        """The pieces to do that need nothing which has failed here."""
+        hopeless, before = set(failed), -1
+        while len(hopeless) > before:
+            before = len(hopeless)
+            hopeless |= {p.name for p in self.pieces if hopeless.intersection(p.needs)}
+        return [p for p in self.pieces if p.name not in hopeless and not self.done(p)]
 
     def done(self, piece: Piece) -> bool:
         record = self._record(piece)
@@ -62,8 +75,8 @@ class Pieces:
         """How long every piece that is done took, in its last process."""
         return {p.name: self._record(p)["seconds"] for p in self.pieces if self.done(p)}  # type: ignore[index]
 
-    def _try(self, piece: Piece, console: Console) -> bool:
-        """Do a piece if that can be done now, and say whether it was."""
+    def _try(self, piece: Piece, console: Console, failed: dict[str, Exception]) -> bool:
+        """Do a piece if that can be done now, and say whether it was tried."""
         if self.done(piece) or not all(self.done(p) for p in self.pieces if p.name in piece.needs):
             return False
         try:
@@ -73,6 +86,9 @@ class Pieces:
                 self._do(piece, console)
         except BusyError:
             return False
+        except Exception as error:
+            failed[piece.name] = error
+            console.print(f"[red]{escape(piece.name)}:[/] {escape(str(error))}", highlight=False)
         return True
 
     def _do(self, piece: Piece, console: Console) -> None:

@@ -171,22 +171,26 @@ class Experiment:
 
 
 def work(experiment: Experiment) -> list[Piece]:
-    """Every piece that trains, asks and generates: what a model is asked follows its training."""
+    """Every piece that trains, asks and generates: what a model is asked follows its training.
+
+    A training of all folds comes before the next one, so that what is done is done in every fold.
+    """
     pieces, config = [], experiment.config
     if isinstance(config.cohort, Simulation):
         key = config.cohort.model_dump_json()
         pieces.append(Piece("cohort", bound(_simulate, experiment), lambda: key))
     needs = tuple(piece.name for piece in pieces)
+    for name in config.trainings:
+        for run in experiment.runs:
+            pieces.append(_training_piece(experiment, name, run, needs))
+            pieces += _answers(experiment, name, run, needs)
+            pieces += _generated(experiment, name, run)
     for run in experiment.runs:
         if config.baselines:
             do = bound(_baselines, experiment, run)
             key_of = _key_of(experiment, SIMPLE, run)
             pieces.append(Piece(f"baselines, {run}", do, key_of, needs))
         pieces += _answers(experiment, None, run, needs)
-        for name in config.trainings:
-            pieces.append(_training_piece(experiment, name, run, needs))
-            pieces += _answers(experiment, name, run, needs)
-            pieces += _generated(experiment, name, run)
     return pieces
 
 
