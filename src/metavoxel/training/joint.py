@@ -62,7 +62,10 @@ class JointModule(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         s = self.settings
         optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay
+            self.denoiser.parameters(),
+            lr=s.learning_rate,
+            weight_decay=s.weight_decay,
+            fused=self.device.type == "cuda",
         )
 
         def rate(step: int) -> float:
@@ -119,6 +122,8 @@ class JointModule(L.LightningModule):
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
+        if not on_epoch and (self.global_step + 1) % self.trainer.log_every_n_steps:
+            return  # Lightning would throw it away
         self.log(f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size)
         # All at once: every look at a value waits for the GPU.
         counted = torch.stack([*parts.values()]).isfinite().tolist() if parts else []
