@@ -1,6 +1,6 @@
 """What the pieces of experiments took, by kind.
 
-    python benchmarks/pieces.py experiments/ixi/pieces ...
+python benchmarks/pieces.py experiments/ixi/pieces ...
 """
 
 from __future__ import annotations

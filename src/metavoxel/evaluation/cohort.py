@@ -161,7 +161,8 @@ def _version(value: float | str | Path) -> str:
     if not isinstance(value, Path):
         return str(value)
     state = value.stat()
-    return f"{value.name} {state.st_size} {state.st_mtime_ns}"
+    second = 10**9  # what an archive keeps of a file's time: a cohort that was copied is the same
+    return f"{value.name} {state.st_size} {state.st_mtime_ns // second * second}"
 
 
 def join(first: Table, second: Table) -> Table:

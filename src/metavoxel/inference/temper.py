@@ -27,9 +27,8 @@ from metavoxel.inference.ask import BATCH
 from metavoxel.model import MetaVoxel
 
 LOG_FACTORS = torch.linspace(-6, 6, 481, dtype=torch.float64)
-# Of the priors of mu and tau. A network stopped in time is off by a third, not by three: of models of
-# 107 simulated people the factor varies by exp(0.3), and these priors serve unseen people better than
-# priors of 1, under which 12 people decide almost alone (benchmarks/tempers.py).
+# Of the priors of mu and tau: a network stopped in time is off by a third, not by three. Under
+# priors of 1, 12 people decide almost alone, and unseen people fare worse (benchmarks/tempers.py).
 MU_STD, TAU_STD = 0.3, 0.3
 _GRID = 30  # values of each
 _QUESTIONS = 4  # asked of every person: which of the other scalars are known
