@@ -122,7 +122,8 @@ class JointModule(L.LightningModule):
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
-        if not on_epoch and (self.global_step + 1) % self.trainer.log_every_n_steps:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not on_epoch and (self.global_step + 1) % every:
             return  # Lightning would throw it away
         self.log(f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size)
         # All at once: every look at a value waits for the GPU.
