@@ -21,6 +21,7 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.mixture import MixtureReadOut
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
@@ -194,7 +195,7 @@ class MetaVoxel(nn.Module):
             )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:
-            processes[v] = _continuous(config, gaussian, self.scalings[v].std)
+            processes[v] = _continuous(config, gaussian, self.scalings[v])
             shapes[v] = (1,)
         for v, kind in self.schema.categorical.items():
             K = len(kind.labels)  # noqa: N806
@@ -226,10 +227,12 @@ def _check_names(schema: Schema) -> None:
         )
 
 
-def _continuous(config: DiffusionConfig, schedule: Schedule, std: float) -> Process:
-    prediction = config.continuous_prediction
+def _continuous(config: DiffusionConfig, schedule: Schedule, scaling: LinearScaling) -> Process:
+    prediction, std = config.continuous_prediction, scaling.std
     if prediction == "read_out":
-        return GaussianReadOut(GaussianProcess(schedule, "v", std))
+        velocity = GaussianProcess(schedule, "v", std)
+        mixed = config.continuous_prior == "mixture"
+        return MixtureReadOut(velocity, scaling.mixture) if mixed else GaussianReadOut(velocity)
     # The paper's loss is the plain squared error of the noise, whose variance is 1.
     scale = 1.0 if prediction == "epsilon" else std
     return GaussianProcess(schedule, prediction, scale, config.continuous_clip)
@@ -314,7 +317,10 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
 
 def _encoding(model: MetaVoxel) -> dict[str, Any]:
     return {
-        "continuous": {v: vars(s) for v, s in model.scalings.items()},
+        "continuous": {
+            v: {k: x for k, x in vars(s).items() if k != "mixture" or x}
+            for v, s in model.scalings.items()
+        },
         "categorical": {v: list(s.labels) for v, s in model.labels.items()},
         "images": {v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
     }

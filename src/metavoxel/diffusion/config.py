@@ -144,6 +144,12 @@ class DiffusionConfig(Strict):
         "mean and variance given the rest of the record, which Bayes' rule joins with z_t "
         "(read_out)",
     )
+    continuous_prior: Literal["normal", "mixture"] = Field(
+        default="normal",
+        description="what Bayes' rule takes the values of a continuous variable to be over the "
+        "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
+        "people, so that an answer that little is known of has the cohort's humps and skew",
+    )
     image_clip: float | None = Field(
         default=None,
         gt=0,

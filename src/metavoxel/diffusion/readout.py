@@ -26,8 +26,8 @@ from metavoxel.diffusion.process import Past, over_axes
 
 VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
 
-_ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
-_ERROR_STD = 10  # the spread of those, in units of the data's
+ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
+ERROR_STD = 10  # the spread of those, in units of the data's
 
 
 class ReadOut(CombinedProcess):
@@ -153,9 +153,9 @@ class GaussianReadOut(ReadOut):
         of one of 4, and none of a height of 110 cm, which is 11 off.
         """
         mean, variance = self._read(prediction)
-        right = _log_normal(z0 - mean, variance) + math.log1p(-_ERROR_RATE)
-        anything = (_ERROR_STD * self.process.data_std) ** 2
-        wrong = _log_normal(z0, torch.full_like(variance, anything)) + math.log(_ERROR_RATE)
+        right = log_normal(z0 - mean, variance) + math.log1p(-ERROR_RATE)
+        anything = (ERROR_STD * self.process.data_std) ** 2
+        wrong = log_normal(z0, torch.full_like(variance, anything)) + math.log(ERROR_RATE)
         return torch.logaddexp(right, wrong)[:, 0]
 
     def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +164,8 @@ class GaussianReadOut(ReadOut):
         return mean, self.process.data_std**2 * log_variance.clamp(-12, 4).exp()
 
 
-def _log_normal(x: Tensor, variance: Tensor) -> Tensor:
+def log_normal(x: Tensor, variance: Tensor) -> Tensor:
+    """The log-density of N(0, variance) at x, up to a constant."""
     return -(x.square() / variance + variance.log()) / 2
 
 
@@ -204,4 +205,4 @@ class CategoricalReadOut(ReadOut):
     def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
         """If one label in a hundred was drawn at random."""
         probability = (prediction.float().softmax(-1) * z0).sum(-1)
-        return ((1 - _ERROR_RATE) * probability + _ERROR_RATE / self.process.K).log()
+        return ((1 - ERROR_RATE) * probability + ERROR_RATE / self.process.K).log()

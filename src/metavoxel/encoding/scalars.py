@@ -8,17 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metavoxel.diffusion.mixture import Component, fit_mixture
+
 
 @dataclass(frozen=True)
 class LinearScaling:
     """A continuous variable, mapped linearly so that [low, high] becomes [-1, 1].
 
-    `std` is the standard deviation of the encoded values over the training split.
+    `std` is the standard deviation of the encoded values over the training split; `mixture`, if it
+    was asked for, are the weights, means and standard deviations of normals that describe them.
     """
 
     low: float
     high: float
     std: float = 1.0
+    mixture: tuple[Component, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -49,17 +53,20 @@ class OneHot:
         return z.argmax(-1)
 
 
-def fit_scaling(values: Tensor, bounds: tuple[float, float] | None) -> LinearScaling:
+def fit_scaling(
+    values: Tensor, bounds: tuple[float, float] | None, mixture: bool = False
+) -> LinearScaling:
     """The scaling of a continuous variable: bounds from the schema, or from the observed values.
 
-    `values` (n,) are the observed values of the training split.
+    `values` (n,) are the observed values of the training split; `mixture` describes them, too.
     """
     low, high = bounds if bounds is not None else (float(values.min()), float(values.max()))
     if high <= low:
         high = low + 1.0
     unscaled = LinearScaling(low, high)
-    std = float(unscaled.encode(values).std()) if len(values) > 1 else 1.0
-    return LinearScaling(low, high, max(std, 1e-3))
+    z = unscaled.encode(values)[:, 0]
+    std = float(z.std()) if len(values) > 1 else 1.0
+    return LinearScaling(low, high, max(std, 1e-3), fit_mixture(z) if mixture else ())
 
 
 def label_indices(labels: tuple[str, ...], values: list[str]) -> Tensor:

@@ -69,8 +69,9 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     return _cached(path, key, shape, np.uint8, fill)
 
 
-def scalings(schema: Schema, cohort: Cohort) -> dict[str, LinearScaling]:
-    """The linear scaling of every continuous variable, fitted on the training split."""
+def scalings(schema: Schema, cohort: Cohort, mixtures: bool = False) -> dict[str, LinearScaling]:
+    """The linear scaling of every continuous variable, fitted on the training split; with
+    `mixtures`, how its values are distributed there, too."""
     out = {}
     for v, kind in schema.continuous.items():
         values = [float(str(r.values[v])) for r in cohort.records if v in r.values]
@@ -78,7 +79,7 @@ def scalings(schema: Schema, cohort: Cohort) -> dict[str, LinearScaling]:
             raise MetaVoxelError(
                 f'No training subject has a value for "{v}". Remove it from the schema.'
             )
-        out[v] = fit_scaling(torch.tensor(values, dtype=torch.float64), kind.range)
+        out[v] = fit_scaling(torch.tensor(values, dtype=torch.float64), kind.range, mixtures)
     return out
 
 

@@ -166,7 +166,7 @@ class Experiment:
     def images(self, training: str, run: Run) -> Path:
         """Where the generated images of a training are kept."""
         plan = self.config.images
-        asked = plan and ["records", plan.count, plan.given, training in plan.conditional]
+        asked = plan and [plan.count, plan.given, training in plan.conditional]
         name = f"{self.model(training, run).name}-{_digest(asked)[:6]}.npz"
         return self.out / "images" / slug(training) / name
 
@@ -350,17 +350,10 @@ def _generate(experiment: Experiment, name: str, run: Run, console: Console) -> 
 def _drawn(
     model: MetaVoxel, known: dict[str, np.ndarray], n: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """One image for each of n records, as 8 bit (n, C, *grid).
-
-    Whole records are drawn, where the model has learnt to, and their images are kept: an image that
-    comes into being with its age and sex is nearer to people's than one that is drawn without them.
-    """
+    """One image for each of n records, as 8 bit (n, C, *grid)."""
     given = {v: torch.from_numpy(x) for v, x in known.items()}
-    images, asked = model.schema.images, [v for v in model.schema if v not in known]
-    if not model.learns(asked, known):
-        asked = [*images]
-    drawn = ask(model, asked, given, n, 1, seed).samples
-    return {v: (drawn[v][:, 0].clamp(0, 1) * 255).round().byte().numpy() for v in images}
+    drawn = ask(model, [*model.schema.images], given, n, 1, seed).samples
+    return {v: (x[:, 0].clamp(0, 1) * 255).round().byte().numpy() for v, x in drawn.items()}
 
 
 def _digest(*facts: Any) -> str:

@@ -1,0 +1,212 @@
+"""Read-outs of a scalar whose values over the cohort are not one normal.
+
+The ages of a cohort may have two humps, or be spread evenly; volumes are skewed. Bayes' rule needs
+no normal: with what z_t says and what the rest of the record says both normal in z_0,
+
+    p(z_0 | z_t, rest)  is proportional to  q(z_t | z_0) p(rest | z_0) p(z_0),
+
+and a mixture of normals for p(z_0), fitted to the training people, gives a mixture again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metavoxel.diffusion.process import Past, over_axes
+from metavoxel.diffusion.readout import (
+    ERROR_RATE,
+    ERROR_STD,
+    VARIANCE_WEIGHT,
+    GaussianReadOut,
+    log_normal,
+)
+
+_OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
+_MOST = 6  # normals in a mixture
+_NARROWEST = (
+    0.1  # of a normal's standard deviation over that of all values: repeated ages are no spike
+)
+_HALVINGS = 50  # of the interval in which a quantile is looked for
+_TAIL = 12.0  # standard deviations beyond the outermost mean where it ends
+
+Component = tuple[float, float, float]  # weight, mean, standard deviation
+
+
+def fit_mixture(values: Tensor) -> tuple[Component, ...]:
+    """The mixture of one to six normals that describes values (n,) best by BIC (Schwarz, 1978)."""
+    from sklearn.mixture import GaussianMixture
+
+    x = values.double().numpy()[:, None]
+    floor = (_NARROWEST * max(float(x.std()), 1e-3)) ** 2
+    fits = [
+        GaussianMixture(k, n_init=3, reg_covar=floor, random_state=0).fit(x)
+        for k in range(1, min(_MOST, len(np.unique(x))) + 1)
+    ]
+    best = min(fits, key=lambda fit: fit.bic(x))
+    parts = zip(best.weights_, best.means_[:, 0], best.covariances_[:, 0, 0] ** 0.5, strict=True)
+    return tuple((float(w), float(m), float(s)) for w, m, s in parts)
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Mixtures of K normals, one for each record: weights as logits, means and variances (B, K)."""
+
+    logits: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def noised(self, a: Tensor) -> Normals:
+        """The distribution of z_t, a = alpha_bar(t) of shape (B, 1)."""
+        return Normals(self.logits, a.sqrt() * self.mean, a * self.variance + 1 - a)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """At x (B, 1), up to a constant: (B, 1)."""
+        each = self.logits.log_softmax(1) + log_normal(x - self.mean, self.variance)
+        return each.logsumexp(1, keepdim=True)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance, each (B, 1)."""
+        weights = self.logits.softmax(1)
+        mean = (weights * self.mean).sum(1, keepdim=True)
+        second = weights * (self.variance + (self.mean - mean).square())
+        return mean, second.sum(1, keepdim=True)
+
+    def tails(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities to lie below and above x (B, m), float64."""
+        weights = self.logits.double().softmax(1)[:, None]
+        standard = (x.double()[:, :, None] - self.mean[:, None]) / self.variance.sqrt()[:, None]
+        below, above = (torch.special.ndtr(sign * standard) for sign in (1, -1))
+        return (weights * below).sum(2), (weights * above).sum(2)
+
+    def quantile(self, below: Tensor, above: Tensor) -> Tensor:
+        """Where these shares (B, m) lie below and above; both are given, as either may be tiny."""
+        reach = _TAIL * self.variance.max(1, keepdim=True).values.sqrt().double()
+        low = (self.mean.min(1, keepdim=True).values - reach).expand(below.shape)
+        high = (self.mean.max(1, keepdim=True).values + reach).expand(below.shape)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            lower, upper = self.tails(middle)
+            farther = torch.where(below < above, lower < below, upper > above)
+            low, high = torch.where(farther, middle, low), torch.where(farther, high, middle)
+        return ((low + high) / 2).float()
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureReadOut(GaussianReadOut):
+    """A continuous variable that is distributed over the cohort as a mixture of normals.
+
+    The network's prediction (B, 2) is what it would say of a variable that is N(0, data_std^2) over
+    the cohort: the mean m and, by way of a logistic function, the variance r that the rest of the
+    record leaves. The rest itself then speaks by exp(eta z_0 - precision z_0^2 / 2) with precision
+    1/r - 1/data_std^2 and eta m/r. If it says nothing, both are 0 and the answer is the cohort's
+    distribution, as it is.
+    """
+
+    components: tuple[Component, ...] = field(default=())
+
+    def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """The velocity (B, 1): every normal's own, by how likely z_t makes it."""
+        return self._velocity(self.given(prediction), zt, t)
+
+    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
+        nothing = zt.new_zeros(len(zt), 1)
+        return self.process.clean(self._velocity(self._given(nothing, nothing), zt, t), zt, t)
+
+    def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The velocity's loss, and `VARIANCE_WEIGHT` times the surprise at z_0, as a read-out of
+        one normal has it; 0 is that of the cohort's distribution."""
+        zt = self.noised(z0, t, noise)
+        velocity_loss = self.process.loss(self.combined(prediction, zt, t), z0, t, noise)
+        mean, variance = self._read(prediction)
+        said = self._given(*self._evidence(mean.detach(), variance))
+        nothing = z0.new_zeros(len(z0), 1)
+        surprise = self._given(nothing, nothing).log_density(z0) - said.log_density(z0)
+        return velocity_loss + VARIANCE_WEIGHT * surprise.flatten(1).mean(1)
+
+    def step(
+        self,
+        prediction: Tensor,
+        zt: Tensor,
+        t: Tensor,
+        s: Tensor,
+        generator: torch.Generator | None = None,
+        eta: float = 0.0,
+        past: Past | None = None,
+    ) -> Tensor:
+        """One step from t to s: along the deterministic flow every value keeps its quantile.
+
+        In one dimension the flow between two densities is the monotone map from one to the other.
+        What the rest says is held fixed over the step or, with a `past`, extrapolated to its
+        middle.
+        """
+        if eta > 0:
+            return super().step(prediction, zt, t, s, generator, eta)
+        now = self.past(prediction, zt, t)
+        mean, log_variance = now.z0, now.noise
+        if past is not None:
+            angle = over_axes(self.schedule.alpha_bar(s).sqrt().clamp(max=1).acos(), zt)
+            ahead = (now.angle - angle) / (2 * (past.angle - now.angle))
+            mean = mean + ahead * (mean - past.z0)
+            log_variance = log_variance + ahead * (log_variance - past.noise)
+        most = self.process.data_std**2
+        said = self._given(*self._evidence(mean, log_variance.exp().clamp(max=most)))
+        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
+        return said.noised(a_s).quantile(*said.noised(a_t).tails(zt)).to(zt)
+
+    def spread(self, prediction: Tensor) -> Tensor:
+        return self.given(prediction).moments()[1].sqrt()
+
+    def quantiles(self, prediction: Tensor, levels: Tensor) -> Tensor:
+        """Those of p(z_0 | rest) at levels (m,): (B, m)."""
+        below = levels.to(prediction.device).double().expand(len(prediction), -1)
+        return self.given(prediction).quantile(below, 1 - below)
+
+    def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
+        """What the rest says, `factor` times less sure; the cohort's distribution stays."""
+        eta, precision = (x / factor for x in self._evidence(*self._read(prediction)))
+        most = self.process.data_std**2
+        left = 1 / (1 / most + precision)
+        share = (left / most).clamp(1e-6, 1 - 1e-6)
+        return torch.cat([left * eta, share.logit() - _OFFSET], -1)
+
+    def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
+        anything = torch.full_like(z0, (ERROR_STD * self.process.data_std) ** 2)
+        right = self.given(prediction).log_density(z0) + np.log1p(-ERROR_RATE)
+        wrong = log_normal(z0, anything) + np.log(ERROR_RATE)
+        return torch.logaddexp(right, wrong)[:, 0]
+
+    def given(self, prediction: Tensor) -> Normals:
+        """p(z_0 | rest)."""
+        return self._given(*self._evidence(*self._read(prediction)))
+
+    def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """m and r, each (B, 1)."""
+        mean, logit = prediction.float().chunk(2, dim=-1)
+        share = F.logsigmoid(logit + _OFFSET).clamp(min=-12).exp()
+        return mean, self.process.data_std**2 * share
+
+    def _evidence(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """eta and precision of what the rest says, each (B, 1)."""
+        return mean / variance, 1 / variance - 1 / self.process.data_std**2
+
+    def _given(self, eta: Tensor, precision: Tensor) -> Normals:
+        """The cohort's mixture times exp(eta z_0 - precision z_0^2 / 2)."""
+        weight, mean, std = eta.new_tensor(self.components).T[:, None]  # (1, K) each
+        own = 1 / std.square()
+        total = own + precision
+        tilted = (mean * own + eta).square() / total - mean.square() * own
+        logits = weight.log() + (own.log() - total.log() + tilted) / 2
+        return Normals(logits, (mean * own + eta) / total, 1 / total)
+
+    def _velocity(self, said: Normals, zt: Tensor, t: Tensor) -> Tensor:
+        a = over_axes(self.schedule.alpha_bar(t), zt)
+        noised = said.noised(a)
+        logits = said.logits.log_softmax(1) + log_normal(zt - noised.mean, noised.variance)
+        direction = a.sqrt() * zt * (1 - said.variance) - said.mean
+        each = (1 - a).sqrt() * direction / noised.variance
+        return (logits.softmax(1) * each).sum(1, keepdim=True)
