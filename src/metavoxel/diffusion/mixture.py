@@ -28,9 +28,7 @@ from metavoxel.diffusion.readout import (
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
-_NARROWEST = (
-    0.1  # of a normal's standard deviation over that of all values: repeated ages are no spike
-)
+_NARROWEST = 0.1  # normal, over the spread of all values: an age that many share is no spike
 _HALVINGS = 50  # of the interval in which a quantile is looked for
 _TAIL = 12.0  # standard deviations beyond the outermost mean where it ends
 
@@ -39,7 +37,7 @@ Component = tuple[float, float, float]  # weight, mean, standard deviation
 
 def fit_mixture(values: Tensor) -> tuple[Component, ...]:
     """The mixture of one to six normals that describes values (n,) best by BIC (Schwarz, 1978)."""
-    from sklearn.mixture import GaussianMixture
+    from sklearn.mixture import GaussianMixture  # slow to import, and needed in training alone
 
     x = values.double().numpy()[:, None]
     floor = (_NARROWEST * max(float(x.std()), 1e-3)) ** 2
@@ -175,8 +173,11 @@ class MixtureReadOut(GaussianReadOut):
         return torch.cat([left * eta, share.logit() - _OFFSET], -1)
 
     def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
+        """Of a normal with the answer's mean and variance (a quasi-likelihood; Wedderburn, 1974):
+        it is greatest where the stated variance is that of the errors, whatever their shape."""
+        mean, variance = self.given(prediction).moments()
         anything = torch.full_like(z0, (ERROR_STD * self.process.data_std) ** 2)
-        right = self.given(prediction).log_density(z0) + np.log1p(-ERROR_RATE)
+        right = log_normal(z0 - mean, variance) + np.log1p(-ERROR_RATE)
         wrong = log_normal(z0, anything) + np.log(ERROR_RATE)
         return torch.logaddexp(right, wrong)[:, 0]
 
