@@ -11,6 +11,7 @@ and a mixture of normals for p(z_0), fitted to the training people, gives a mixt
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def fit_mixture(values: Tensor) -> tuple[Component, ...]:
         GaussianMixture(k, n_init=3, reg_covar=floor, random_state=0).fit(x)
         for k in range(1, min(_MOST, len(np.unique(x))) + 1)
     ]
-    best = min(fits, key=lambda fit: fit.bic(x))
+    best: Any = min(fits, key=lambda fit: fit.bic(x))
     parts = zip(best.weights_, best.means_[:, 0], best.covariances_[:, 0, 0] ** 0.5, strict=True)
     return tuple((float(w), float(m), float(s)) for w, m, s in parts)
 
