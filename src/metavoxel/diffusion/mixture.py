@@ -108,6 +108,11 @@ class MixtureReadOut(GaussianReadOut):
 
     components: tuple[Component, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.components:
+            raise ValueError("a mixture needs components; fit_mixture finds those of a cohort")
+
     def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The velocity (B, 1): every normal's own, by how likely z_t makes it."""
         return self._velocity(self.given(prediction), zt, t)
@@ -145,15 +150,8 @@ class MixtureReadOut(GaussianReadOut):
         """
         if eta > 0:
             return super().step(prediction, zt, t, s, generator, eta)
-        now = self.past(prediction, zt, t)
-        mean, log_variance = now.z0, now.noise
-        if past is not None:
-            angle = over_axes(self.schedule.alpha_bar(s).sqrt().clamp(max=1).acos(), zt)
-            ahead = (now.angle - angle) / (2 * (past.angle - now.angle))
-            mean = mean + ahead * (mean - past.z0)
-            log_variance = log_variance + ahead * (log_variance - past.noise)
-        most = self.process.data_std**2
-        said = self._given(*self._evidence(mean, log_variance.exp().clamp(max=most)))
+        mean, variance = self.midway(prediction, zt, t, s, past)
+        said = self._given(*self._evidence(mean, variance.clamp(max=self.process.data_std**2)))
         a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
         return said.noised(a_s).quantile(*said.noised(a_t).tails(zt)).to(zt)
 

@@ -114,6 +114,15 @@ class GaussianReadOut(ReadOut):
         """
         if eta > 0:
             return super().step(prediction, zt, t, s, generator, eta)
+        mean, variance = self.midway(prediction, zt, t, s, past)
+        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
+        scale = ((a_s * variance + 1 - a_s) / (a_t * variance + 1 - a_t)).sqrt()
+        return a_s.sqrt() * mean + scale * (zt - a_t.sqrt() * mean)
+
+    def midway(
+        self, prediction: Tensor, zt: Tensor, t: Tensor, s: Tensor, past: Past | None
+    ) -> tuple[Tensor, Tensor]:
+        """m and r, each (B, 1), at t or, with a `past`, in the middle between t and s."""
         now = self.past(prediction, zt, t)
         mean, log_variance = now.z0, now.noise
         if past is not None:
@@ -121,10 +130,7 @@ class GaussianReadOut(ReadOut):
             ahead = (now.angle - angle) / (2 * (past.angle - now.angle))
             mean = mean + ahead * (mean - past.z0)
             log_variance = log_variance + ahead * (log_variance - past.noise)
-        variance = log_variance.exp()
-        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
-        scale = ((a_s * variance + 1 - a_s) / (a_t * variance + 1 - a_t)).sqrt()
-        return a_s.sqrt() * mean + scale * (zt - a_t.sqrt() * mean)
+        return mean, log_variance.exp()
 
     def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past:
         """What a step extrapolates from: m and log r, in the places of z_0 and the noise."""
