@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.experiment import work
 from metavoxel.evaluation.experiment.coded import Coding
 from metavoxel.evaluation.experiment.config import read_experiment
-from metavoxel.evaluation.experiment.pieces import Piece, Pieces
+from metavoxel.evaluation.experiment.pieces import Piece, Pieces, helpers
 from metavoxel.evaluation.experiment.run import experiment
 from metavoxel.evaluation.systems import SIMPLE
 
@@ -194,6 +198,31 @@ def test_several_jobs_share_an_experiment(tmp_path: Path) -> None:
     assert together.splitlines()[:20] == alone.splitlines()[:20]
     left = json.loads((tmp_path / "together" / "report.json").read_text())["left"]
     assert left == []
+
+
+def _report_and_wait(queue: Any) -> None:
+    queue.put(os.getpid())
+    time.sleep(60)
+
+
+def _with_a_helper(queue: Any) -> None:
+    with helpers(2, _report_and_wait, queue):
+        time.sleep(60)
+
+
+def test_a_helper_does_not_outlive_whom_it_helps() -> None:
+    """Not even a kill -9."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    helped = context.Process(target=_with_a_helper, args=(queue,))
+    helped.start()
+    helper = queue.get(timeout=60)
+    helped.kill()
+    helped.join()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{helper}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{helper}").exists()
 
 
 @pytest.mark.parametrize(

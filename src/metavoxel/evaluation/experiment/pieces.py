@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,8 +126,8 @@ def _gpu() -> str:
 def helpers(jobs: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:
     """`jobs` - 1 further processes that call work(*arguments), as long as this one is in here.
 
-    All share the cores. A helper that fails leaves its piece to the others; an error of this
-    process stops them.
+    All share the cores. A helper that fails leaves its piece to the others. An error of this
+    process stops them, and so does its end, however it comes: pieces are never half done.
     """
     if jobs < 2:
         yield
@@ -135,7 +136,7 @@ def helpers(jobs: int, work: Callable[..., None], *arguments: Any) -> Iterator[N
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
     context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
-    started = [context.Process(target=work, args=arguments) for _ in range(jobs - 1)]
+    started = [context.Process(target=_help, args=(work, *arguments)) for _ in range(jobs - 1)]
     for process in started:
         process.start()
     try:
@@ -147,6 +148,19 @@ def helpers(jobs: int, work: Callable[..., None], *arguments: Any) -> Iterator[N
     finally:
         for process in started:
             process.join()
+
+
+def _help(work: Callable[..., None], *arguments: Any) -> None:
+    """What a helper does, for as long as the process that started it is there."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    work(*arguments)
 
 
 def slug(name: str) -> str:
