@@ -18,14 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.diffusion.process import Past, over_axes
-from metavoxel.diffusion.readout import (
-    ERROR_RATE,
-    ERROR_STD,
-    VARIANCE_WEIGHT,
-    GaussianReadOut,
-    log_normal,
-)
+from metavoxel.diffusion.process import over_axes
+from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_normal, velocity
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
@@ -132,31 +126,18 @@ class MixtureReadOut(GaussianReadOut):
         surprise = self._given(nothing, nothing).log_density(z0) - said.log_density(z0)
         return velocity_loss + VARIANCE_WEIGHT * surprise.flatten(1).mean(1)
 
-    def step(
-        self,
-        prediction: Tensor,
-        zt: Tensor,
-        t: Tensor,
-        s: Tensor,
-        generator: torch.Generator | None = None,
-        eta: float = 0.0,
-        past: Past | None = None,
+    def carried(
+        self, mean: Tensor, variance: Tensor, zt: Tensor, a_t: Tensor, a_s: Tensor
     ) -> Tensor:
-        """One step from t to s: along the deterministic flow every value keeps its quantile.
-
-        In one dimension the flow between two densities is the monotone map from one to the other.
-        What the rest says is held fixed over the step or, with a `past`, extrapolated to its
-        middle.
-        """
-        if eta > 0:
-            return super().step(prediction, zt, t, s, generator, eta)
-        mean, variance = self.midway(prediction, zt, t, s, past)
+        """Along the deterministic flow every value keeps its quantile: in one dimension the flow
+        between two densities is the monotone map from one to the other."""
         said = self._given(*self._evidence(mean, variance.clamp(max=self.process.data_std**2)))
-        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
         return said.noised(a_s).quantile(*said.noised(a_t).tails(zt)).to(zt)
 
-    def spread(self, prediction: Tensor) -> Tensor:
-        return self.given(prediction).moments()[1].sqrt()
+    def moments(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """So the likelihood of a temper is that of a normal with the answer's mean and variance (a
+        quasi-likelihood; Wedderburn, 1974): greatest where the stated variance is the errors'."""
+        return self.given(prediction).moments()
 
     def quantiles(self, prediction: Tensor, levels: Tensor) -> Tensor:
         """Those of p(z_0 | rest) at levels (m,): (B, m)."""
@@ -170,15 +151,6 @@ class MixtureReadOut(GaussianReadOut):
         left = 1 / (1 / most + precision)
         share = (left / most).clamp(1e-6, 1 - 1e-6)
         return torch.cat([left * eta, share.logit() - _OFFSET], -1)
-
-    def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
-        """Of a normal with the answer's mean and variance (a quasi-likelihood; Wedderburn, 1974):
-        it is greatest where the stated variance is that of the errors, whatever their shape."""
-        mean, variance = self.given(prediction).moments()
-        anything = torch.full_like(z0, (ERROR_STD * self.process.data_std) ** 2)
-        right = log_normal(z0 - mean, variance) + np.log1p(-ERROR_RATE)
-        wrong = log_normal(z0, anything) + np.log(ERROR_RATE)
-        return torch.logaddexp(right, wrong)[:, 0]
 
     def given(self, prediction: Tensor) -> Normals:
         """p(z_0 | rest)."""
@@ -207,6 +179,5 @@ class MixtureReadOut(GaussianReadOut):
         a = over_axes(self.schedule.alpha_bar(t), zt)
         noised = said.noised(a)
         logits = said.logits.log_softmax(1) + log_normal(zt - noised.mean, noised.variance)
-        direction = a.sqrt() * zt * (1 - said.variance) - said.mean
-        each = (1 - a).sqrt() * direction / noised.variance
+        each = velocity(said.mean, said.variance, zt, a)
         return (logits.softmax(1) * each).sum(1, keepdim=True)

@@ -26,8 +26,8 @@ from metavoxel.diffusion.process import Past, over_axes
 
 VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
 
-ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
-ERROR_STD = 10  # the spread of those, in units of the data's
+_ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
+_ERROR_STD = 10  # the spread of those, in units of the data's
 
 
 class ReadOut(CombinedProcess):
@@ -78,9 +78,7 @@ class GaussianReadOut(ReadOut):
         (sqrt(a) z_t - E[z_0 | z_t]) / sqrt(1 - a) then has no singularity at t = 0 or T.
         """
         mean, variance = self._read(prediction)
-        a = over_axes(self.schedule.alpha_bar(t), zt)
-        direction = a.sqrt() * zt * (1 - variance) - mean
-        return (1 - a).sqrt() * direction / (1 - a + variance * a)
+        return velocity(mean, variance, zt, over_axes(self.schedule.alpha_bar(t), zt))
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The velocity's loss, and `VARIANCE_WEIGHT` times the variance's.
@@ -114,15 +112,6 @@ class GaussianReadOut(ReadOut):
         """
         if eta > 0:
             return super().step(prediction, zt, t, s, generator, eta)
-        mean, variance = self.midway(prediction, zt, t, s, past)
-        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
-        scale = ((a_s * variance + 1 - a_s) / (a_t * variance + 1 - a_t)).sqrt()
-        return a_s.sqrt() * mean + scale * (zt - a_t.sqrt() * mean)
-
-    def midway(
-        self, prediction: Tensor, zt: Tensor, t: Tensor, s: Tensor, past: Past | None
-    ) -> tuple[Tensor, Tensor]:
-        """m and r, each (B, 1), at t or, with a `past`, in the middle between t and s."""
         now = self.past(prediction, zt, t)
         mean, log_variance = now.z0, now.noise
         if past is not None:
@@ -130,7 +119,15 @@ class GaussianReadOut(ReadOut):
             ahead = (now.angle - angle) / (2 * (past.angle - now.angle))
             mean = mean + ahead * (mean - past.z0)
             log_variance = log_variance + ahead * (log_variance - past.noise)
-        return mean, log_variance.exp()
+        a_t, a_s = (over_axes(self.schedule.alpha_bar(x), zt) for x in (t, s))
+        return self.carried(mean, log_variance.exp(), zt, a_t, a_s)
+
+    def carried(
+        self, mean: Tensor, variance: Tensor, zt: Tensor, a_t: Tensor, a_s: Tensor
+    ) -> Tensor:
+        """z_t where the deterministic flow of m and r (B, 1) has brought it when a_t is a_s."""
+        scale = ((a_s * variance + 1 - a_s) / (a_t * variance + 1 - a_t)).sqrt()
+        return a_s.sqrt() * mean + scale * (zt - a_t.sqrt() * mean)
 
     def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past:
         """What a step extrapolates from: m and log r, in the places of z_0 and the noise."""
@@ -140,7 +137,11 @@ class GaussianReadOut(ReadOut):
 
     def spread(self, prediction: Tensor) -> Tensor:
         """The standard deviation (B, 1) of p(z_0 | rest) that a prediction states."""
-        return self._read(prediction)[1].sqrt()
+        return self.moments(prediction)[1].sqrt()
+
+    def moments(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of p(z_0 | rest), each (B, 1)."""
+        return self._read(prediction)
 
     @property
     def linear_in(self) -> int:
@@ -158,16 +159,22 @@ class GaussianReadOut(ReadOut):
         nothing of the prediction. So all of an error of 3 of its standard deviations counts, half
         of one of 4, and none of a height of 110 cm, which is 11 off.
         """
-        mean, variance = self._read(prediction)
-        right = log_normal(z0 - mean, variance) + math.log1p(-ERROR_RATE)
-        anything = (ERROR_STD * self.process.data_std) ** 2
-        wrong = log_normal(z0, torch.full_like(variance, anything)) + math.log(ERROR_RATE)
+        mean, variance = self.moments(prediction)
+        right = log_normal(z0 - mean, variance) + math.log1p(-_ERROR_RATE)
+        anything = (_ERROR_STD * self.process.data_std) ** 2
+        wrong = log_normal(z0, torch.full_like(variance, anything)) + math.log(_ERROR_RATE)
         return torch.logaddexp(right, wrong)[:, 0]
 
     def _read(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """m and r, each (B, 1)."""
         mean, log_variance = prediction.float().chunk(2, dim=-1)
         return mean, self.process.data_std**2 * log_variance.clamp(-12, 4).exp()
+
+
+def velocity(mean: Tensor, variance: Tensor, zt: Tensor, a: Tensor) -> Tensor:
+    """Of the posterior of a normal prior, given z_t (B, 1) at alpha_bar a (B, 1)."""
+    direction = a.sqrt() * zt * (1 - variance) - mean
+    return (1 - a).sqrt() * direction / (1 - a + variance * a)
 
 
 def log_normal(x: Tensor, variance: Tensor) -> Tensor:
@@ -211,4 +218,4 @@ class CategoricalReadOut(ReadOut):
     def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
         """If one label in a hundred was drawn at random."""
         probability = (prediction.float().softmax(-1) * z0).sum(-1)
-        return ((1 - ERROR_RATE) * probability + ERROR_RATE / self.process.K).log()
+        return ((1 - _ERROR_RATE) * probability + _ERROR_RATE / self.process.K).log()
