@@ -50,6 +50,15 @@ def test_folds_are_whole_disjoint_and_blind_to_order(everyone, seed, folds, shuf
     assert [fold_split(other, folds, f, seed) for f in range(folds)] == splits
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(25, 200), seeds)
+def test_every_fold_has_its_own_people_to_validate_on(n, seed) -> None:
+    everyone = [f"sub-{i}" for i in range(n)]
+    splits = [fold_split(everyone, 5, f, seed, validation=0.1) for f in range(5)]
+    validated = [s for split in splits for s in split.validation]
+    assert len(validated) == len(set(validated))
+
+
 def test_seeds_differ_and_the_paper_s_fractions_are_the_default() -> None:
     everyone = [f"sub-{i}" for i in range(100)]
     split = fraction_split(everyone, 0)

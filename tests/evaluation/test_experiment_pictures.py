@@ -23,7 +23,7 @@ from metavoxel.schema import Schema, parse_schema
 
 DENOISER = {"channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8}
 ENGINES: dict[str, dict[str, Any]] = {
-    "exact": {"steps": 6, "spacing": "angle", "image_stop": 300},
+    "exact": {"steps": 6, "spacing": "angle", "image_stop": 300, "scalars_first": False},
     "repaint": {"conditioner": "repaint", "steps": 6, "spacing": "uniform", "resamplings": 2},
 }
 

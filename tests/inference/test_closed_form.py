@@ -143,9 +143,11 @@ def test_one_evaluation_is_the_conditional_expectation_for_every_known_and_asked
 # Exact conditioning
 
 
+@pytest.mark.parametrize("scalars_first", [True, False])
 @pytest.mark.parametrize("known", all_subsets(TOY.names)[:-1], ids=ids)
-def test_exact_draws_from_the_conditional_whatever_is_known(known):
-    assert_conditional(*ask(TOY, known, rest(TOY, known), EXACT))
+def test_exact_draws_from_the_conditional_whatever_is_known(known, scalars_first):
+    settings = EXACT.model_copy(update={"scalars_first": scalars_first})
+    assert_conditional(*ask(TOY, known, rest(TOY, known), settings))
 
 
 @pytest.mark.parametrize(("order", "steps"), [(1, 300), (2, 100)])
@@ -170,11 +172,14 @@ def test_ddim_draws_from_the_conditional(known):
         (("sex", "weight"), ("image",)),
         ((), ("age", "sex")),
         (("diagnosis",), ("image", "age")),
+        ((), ("image",)),
     ],
     ids=ids,
 )
-def test_exact_marginalises_what_is_neither_known_nor_asked(known, asked):
-    assert_conditional(*ask(TOY, known, asked, EXACT))
+@pytest.mark.parametrize("scalars_first", [True, False])
+def test_exact_marginalises_what_is_neither_known_nor_asked(known, asked, scalars_first):
+    settings = EXACT.model_copy(update={"scalars_first": scalars_first})
+    assert_conditional(*ask(TOY, known, asked, settings))
 
 
 ENGINES = [

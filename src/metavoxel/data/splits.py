@@ -51,7 +51,9 @@ def fold_split(
 ) -> Split:
     """Fold number `fold` of `folds` is the test set; a share of the rest is the validation set.
 
-    The folds of one seed are disjoint and cover all subjects. Raises MetaVoxelError.
+    The folds of one seed are disjoint and cover all subjects. Each has other people to validate on,
+    as far as there are enough: what is chosen and calibrated in all folds on the same few people is
+    off in all of them alike. Raises MetaVoxelError.
     """
     order = _shuffled(subjects, seed)
     if len(order) < folds:
@@ -60,12 +62,15 @@ def fold_split(
         )
     if not 0 <= fold < folds:
         raise MetaVoxelError(f"There is no fold {fold}; {folds} folds are numbered from 0.")
-    test = set(order[fold::folds])
-    rest = [s for s in order if s not in test]
-    count = max(1, round(validation * len(rest))) if validation > 0 else 0
+    had: set[str] = set()  # a turn to be validated on
+    for k in range(fold + 1):
+        test = set(order[k::folds])
+        rest = sorted((s for s in order if s not in test), key=lambda s: s not in had)
+        count = max(1, round(validation * len(rest))) if validation > 0 else 0
+        had.update(rest[len(rest) - count :])
     if len(rest) - count < 1:
         raise MetaVoxelError(f"{len(order)} subjects leave none to train on. Use fewer folds.")
-    made = f"fold {fold} of {folds}, validation {validation}, seed {seed}"
+    made = f"fold {fold} of {folds}, validation {validation} of its own, seed {seed}"
     return _split([*rest, *sorted(test)], count, len(test), made)
 
 

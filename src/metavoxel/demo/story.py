@@ -175,7 +175,7 @@ def _trajectory(demo: Demo, model: Model) -> None:
         noisy = network.decode({v: z[v] for v in ("image", "age")})
         frames.append((int(times["image"][0]), noisy, clean))
 
-    settings = model.sampling.model_copy(update={"steps": STEPS})
+    settings = model.sampling.model_copy(update={"steps": STEPS, "scalars_first": False})
     ask(network, [*model.schema], {}, 1, 1, 4, settings, watch)
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, 7).round().astype(int)]
     captions = []

@@ -203,6 +203,12 @@ class SamplingConfig(Strict):
         le=1,
         description="0 is deterministic, 1 is ancestral sampling (DDPM); above 0 needs order 1",
     )
+    scalars_first: bool = Field(
+        default=True,
+        description="an image is drawn after the scalars of its record, asked for or not: "
+        "p(scalars | known), then p(image | scalars, known). Otherwise they are marginalised, or "
+        "move together with it. Only with exact, and if no part of an image is held",
+    )
     image_stop: int = Field(
         default=0,
         ge=0,

@@ -69,7 +69,7 @@ def ask_encoded(
 ) -> Drawn:
     """The same of records whose known variables are already encoded, z0[name] (n, ...)."""
     check_learnt(model, asked, z0)
-    settings = settings or model.config.sampling
+    settings = _in_turn(model, z0, settings or model.config.sampling)
     generator = torch.Generator().manual_seed(seed)
     point: dict[str, Tensor] = {}
     scalars = [v for v in asked if v in model.schema.scalars]
@@ -81,6 +81,13 @@ def ask_encoded(
         flat = _sampled(model, asked, repeated, n * samples, settings, generator, watch)
         drawn = {v: x.unflatten(0, (n, samples)) for v, x in flat.items()}
     return Drawn(drawn, point)
+
+
+def _in_turn(model: MetaVoxel, known: Collection[str], settings: SamplingConfig) -> SamplingConfig:
+    """A conditional model of the images never learnt to draw scalars: none can come before them."""
+    unknown = [v for v in model.schema.scalars if v not in known]
+    learnt = model.learns(unknown, [v for v in known if v in model.schema.images])
+    return settings if learnt else settings.model_copy(update={"scalars_first": False})
 
 
 def check_learnt(model: MetaVoxel, asked: Collection[str], known: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -69,8 +69,16 @@ def sample(
     """Draw one sample of the asked variables for each of the condition's records.
 
     Returns the encoded z_0 of every asked variable, (n, ...). The variables that are neither known
-    nor asked are marginalised.
+    nor asked are marginalised, except for the scalars that are drawn before a field
+    (`scalars_first`): the same law in two steps, p(scalars) p(field | scalars).
     """
+    if before := scalars_before(process, condition, asked, settings):
+        settings = settings.model_copy(update={"scalars_first": False})
+        scalars = sample(denoise, process, condition, before, settings, generator, watch)
+        condition = replace(condition, known={**condition.known, **scalars})
+        fields = [v for v in asked if v not in before]
+        drawn = sample(denoise, process, condition, fields, settings, generator, watch) | scalars
+        return {v: drawn[v] for v in asked}
     run = _exact if settings.conditioner == "exact" else _repaint
     means: State = {}
     stop = min(settings.image_stop, process.T)
@@ -89,6 +97,17 @@ def sample(
         clean = {v: _full(condition, 0) for v in process}
         z = _hold(process, z | means, clean, condition, generator)
     return {v: z[v][..., : process.shapes[v][-1]] if z[v].ndim == 2 else z[v] for v in asked}
+
+
+def scalars_before(
+    process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
+) -> list[str]:
+    """The unknown scalars that are drawn before the asked fields are."""
+    fields = [v for v in process if len(process.shapes[v]) > 1]
+    in_turn = settings.scalars_first and settings.conditioner == "exact" and not condition.held
+    if not in_turn or not any(v in asked for v in fields):
+        return []
+    return [v for v in process if v not in fields and v not in condition.known]
 
 
 def one_evaluation(

@@ -44,12 +44,14 @@ def trajectory(
 ) -> Figure:
     """How one record is drawn: its noisy state and the prediction of z_0 at `frames` times.
 
-    `given` holds raw values (1, ...); all other variables are drawn jointly, as `ask` draws them
-    for the seed. The frames are spread evenly over the steps and end in the sample. Over each
-    stands the image's time; under them, the prediction of each scalar at every step. A model that
-    takes its images from an earlier step (`image_stop`) shows that one's prediction as the sample.
+    `given` holds raw values (1, ...); all other variables move together, as `ask` draws them for
+    the seed without `scalars_first`. The frames are spread evenly over the steps and end in the
+    sample. Over each stands the image's time; under them, the prediction of each scalar at every
+    step. A model that takes its images from an earlier step (`image_stop`) shows that one's
+    prediction as the sample.
     """
     settings = settings or model.config.sampling
+    settings = settings.model_copy(update={"scalars_first": False})
     asked = [v for v in model.schema if v not in (given or {})]
     steps = _steps(model, asked, settings)
     chosen = np.linspace(0, steps, min(frames, steps + 1)).round().astype(int)
