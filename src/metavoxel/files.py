@@ -136,3 +136,17 @@ def _cannot_write(path: Path, error: OSError) -> MetaVoxelError:
         f"{path} cannot be written ({reason}). Free some space or choose another place; what was "
         "there before is unchanged."
     )
+
+
+def version_of(path: Path) -> str:
+    """Tells a file from what it was: its size and checksum, or its size and time.
+
+    A gzip file ends with the CRC-32 of what it holds (RFC 1952): however it was copied, it is the
+    same. Of another file an archive keeps the time to the second.
+    """
+    state = path.stat()
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            file.seek(max(0, state.st_size - 8))
+            return f"{state.st_size} {file.read(4).hex()}"
+    return f"{state.st_size} {int(state.st_mtime)}"

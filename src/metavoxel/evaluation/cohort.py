@@ -13,6 +13,7 @@ from metavoxel.data.images import as_scan, read_scan
 from metavoxel.data.splits import Split
 from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files import version_of
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Schema
 
@@ -158,11 +159,7 @@ def identity(
 
 
 def _version(value: float | str | Path) -> str:
-    if not isinstance(value, Path):
-        return str(value)
-    state = value.stat()
-    second = 10**9  # what an archive keeps of a file's time: a cohort that was copied is the same
-    return f"{value.name} {state.st_size} {state.st_mtime_ns // second * second}"
+    return f"{value.name} {version_of(value)}" if isinstance(value, Path) else str(value)
 
 
 def join(first: Table, second: Table) -> Table:

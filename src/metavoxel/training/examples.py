@@ -17,7 +17,7 @@ from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
 from metavoxel.encoding.scalars import LinearScaling, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_array, atomic_write
+from metavoxel.files import atomic_array, atomic_write, version_of
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
@@ -156,9 +156,7 @@ def _files(cohort: Cohort, name: str) -> Iterator[str]:
     """Which file every record's image is, and which version of it."""
     for r in cohort.records:
         path = r.values.get(name)
-        state = Path(str(path)).stat() if path is not None else None
-        version = f"{state.st_size} {state.st_mtime_ns}" if state else ""
-        yield f"{r.id} {path} {version}"
+        yield f"{r.id} {path} {'' if path is None else version_of(Path(str(path)))}"
 
 
 def _fingerprint(module: torch.nn.Module) -> str:
