@@ -2,9 +2,12 @@
 # Experiments on one GPU, all at once, for a given time; then their reports, from what is done.
 #   bash benchmarks/gpu.sh SECONDS OUT [JOBS EXPERIMENT.yaml]...
 # as in: bash benchmarks/gpu.sh 480 experiments 12 configs/experiments/ixi.yaml 6 configs/experiments/ixi-2mm.yaml
-# Results go to OUT/NAME, logs to OUT/NAME.log. Run again, it goes on. The models are small: one process
-# leaves the GPU idle most of the time, and many take turns, unless NVIDIA's Multi-Process Service lets
-# them work side by side. It is used where it is there and works, and ended with the work.
+# Results go to OUT/NAME, logs to OUT/NAME.log. Run again, it goes on. With PACK=FOLDER, what is small of
+# them (all but models and weights) is put there as archives in parts of 15 MB, experiment by experiment:
+#   cat FOLDER/NAME.tgz.* | tar -xz -C experiments
+# The models are small: one process leaves the GPU idle most of the time, and many take turns, unless
+# NVIDIA's Multi-Process Service lets them work side by side. It is used where it is there and works,
+# and ended with the work.
 set -um  # every experiment is a group of processes, ended as one
 limit=$1 out=$2; shift 2
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
@@ -48,3 +51,12 @@ done
 wait
 say "reported"
 python3 benchmarks/pieces.py "$out"/*/pieces
+
+[ -n "${PACK:-}" ] || exit 0
+mkdir -p "$PACK"
+for path in "${names[@]}"; do
+  name=$(basename "$path" .yaml)
+  tar -C "$out" --exclude="$name/models" --exclude='*.safetensors' --exclude='*.ckpt' --exclude='*.lock' \
+    --exclude='*tfevents*' -cz "$name" "$name.log" | split -b 15M - "$PACK/$name.tgz."
+done
+say "packed: $(du -sh "$PACK" | cut -f1) in $PACK"

@@ -280,6 +280,11 @@ def test_a_measurement_that_nobody_has_is_named_before_anything_is_trained(tmp_p
     assert not (tmp_path / "out" / "pieces").exists()
 
 
+def test_no_two_runs_draw_from_one_noise() -> None:
+    seeds = {work.Run(fold, seed).draws for fold in range(5) for seed in range(3)}
+    assert len(seeds) == 15
+
+
 def test_codes_become_labels() -> None:
     """Label indices to numbers and back, whatever the order of the codes."""
     coding = Coding(np.array([1.0, 0.0, 3.0]))

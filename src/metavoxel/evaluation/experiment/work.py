@@ -50,6 +50,12 @@ class Run:
     fold: int
     seed: int
 
+    @property
+    def draws(self) -> int:
+        """The seed of the images that are drawn in it. Drawn from one noise, those of all folds
+        would be alike: they are counted together, as if each were another."""
+        return int(np.random.SeedSequence([self.seed, self.fold]).generate_state(1)[0])
+
     def __str__(self) -> str:
         return f"fold {self.fold}, seed {self.seed}"
 
@@ -166,7 +172,7 @@ class Experiment:
     def images(self, training: str, run: Run) -> Path:
         """Where the generated images of a training are kept."""
         plan = self.config.images
-        asked = plan and [plan.count, plan.given, training in plan.conditional]
+        asked = plan and [plan.count, plan.given, training in plan.conditional, run.draws]
         name = f"{self.model(training, run).name}-{_digest(asked)[:6]}.npz"
         return self.out / "images" / slug(training) / name
 
@@ -334,13 +340,13 @@ def _generate(experiment: Experiment, name: str, run: Run, console: Console) -> 
     model = load_model(experiment.model(name, run), best_device())
     out: dict[str, np.ndarray] = {}
     if name in plan.trainings:
-        out |= {f"free/{v}": x for v, x in _drawn(model, {}, plan.count, run.seed).items()}
+        out |= {f"free/{v}": x for v, x in _drawn(model, {}, plan.count, run.draws).items()}
     if name in plan.conditional:
         _, _, test = experiment.tables(run)
         rows = np.flatnonzero(np.all([~np.isnan(test.scalars[v]) for v in plan.given], axis=0))
         known = {v: test.scalars[v][rows] for v in plan.given}
         numbers = as_numbers(test, codings(experiment.schema, model.schema)).scalars
-        drawn = _drawn(model, {v: numbers[v][rows] for v in known}, len(rows), run.seed)
+        drawn = _drawn(model, {v: numbers[v][rows] for v in known}, len(rows), run.draws)
         out |= {f"asked/{v}": x for v, x in drawn.items()}
         out |= {"rows": rows, **{f"given/{v}": x for v, x in known.items()}}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
