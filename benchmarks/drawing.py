@@ -50,14 +50,16 @@ def ways(
     model: MetaVoxel, image: str, people: dict[str, np.ndarray], n: int
 ) -> dict[str, np.ndarray]:
     """By way: n images (n, C, *grid) in [0, 1]."""
-    together = model.config.sampling.model_copy(update={"scalars_first": False})
+    in_turn, together = (
+        model.config.sampling.model_copy(update={"scalars_first": first}) for first in (True, False)
+    )
     whole = np.flatnonzero(~np.isnan(np.stack([*people.values()])).any(0))
     rows = np.random.default_rng(0).choice(whole, n, replace=n > len(whole))
     values = {v: torch.from_numpy(x[rows]) for v, x in people.items()}
     drawn = {
         "on their own": ask(model, [image], {}, n, 1, 1, together),
         "beside their scalars": ask(model, [*model.schema], {}, n, 1, 1, together),
-        "after their scalars": ask(model, [image], {}, n, 1, 1),
+        "after their scalars": ask(model, [image], {}, n, 1, 1, in_turn),
         "for people's scalars": ask(model, [image], values, n, 1, 1),
     }
     return {

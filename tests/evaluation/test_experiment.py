@@ -101,7 +101,10 @@ def write_plan(folder: Path, **changes: object) -> Path:
 def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every system answers for every test person of every fold; nothing is done twice."""
     path, out = write_plan(tmp_path), tmp_path / "out"
+    seeds, draw = [], work._drawn  # one seed a fold, for the images of nobody and those asked for
+    monkeypatch.setattr(work, "_drawn", lambda *x: seeds.append(x[-1]) or draw(*x))
     text = experiment(path, out, QUIET)
+    assert len(seeds) == 4 and len(set(seeds)) == 2
     report = json.loads((out / "report.json").read_text())
     rows = {(r["question"], r["system"]): r for r in report["answers"]}
     everyone = {name for _, name in rows}
@@ -278,11 +281,6 @@ def test_a_measurement_that_nobody_has_is_named_before_anything_is_trained(tmp_p
     with pytest.raises(MetaVoxelError, match=r'participants.tsv: .*no column "spleen_volume"'):
         experiment(plan, tmp_path / "out", QUIET)
     assert not (tmp_path / "out" / "pieces").exists()
-
-
-def test_no_two_runs_draw_from_one_noise() -> None:
-    seeds = {work.Run(fold, seed).draws for fold in range(5) for seed in range(3)}
-    assert len(seeds) == 15
 
 
 def test_codes_become_labels() -> None:

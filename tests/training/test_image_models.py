@@ -16,8 +16,9 @@ import metavoxel as mv
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import evaluate
+from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel, ModelConfig, load_model
 from metavoxel.schema import read_yaml
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
@@ -57,6 +58,13 @@ def test_a_conditional_model_draws_images_given_all_conditions_or_none(condition
         drawn = model.ask("image", given, samples=2)["image"].samples
         assert drawn.shape == (2, 1, 24, 24, 24)
         assert np.isfinite(drawn).all()
+
+
+def test_a_conditional_model_draws_no_scalars_before_its_images(conditional: Path) -> None:
+    model, moved = load_model(conditional), set()
+    assert model.config.sampling.scalars_first
+    ask(model, ["image"], {}, 1, 1, 0, watch=lambda t, z, clean: moved.update(clean))
+    assert moved == {"image"}
 
 
 @pytest.mark.parametrize(

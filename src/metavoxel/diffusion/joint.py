@@ -31,6 +31,11 @@ class JointProcess:
     def __iter__(self):
         return iter(self.processes)
 
+    @property
+    def fields(self) -> list[str]:
+        """The variables with a grid (images); the others are scalars."""
+        return [v for v in self if len(self.shapes[v]) > 1]
+
     def noise(
         self, n: int, generator: torch.Generator | None, names: Iterable[str] | None = None
     ) -> State:

@@ -86,7 +86,7 @@ def sample(
     def keep(t: Times, z: State, clean: State) -> None:
         """The fields' means at `image_stop`; the trajectory goes on for the sake of the others."""
         for v, mean in clean.items():
-            if mean.ndim > 2 and int(t[v][0]) >= stop:
+            if v in process.fields and int(t[v][0]) >= stop:
                 means[v] = mean
         if watch is not None:
             watch(t, z, clean)
@@ -96,18 +96,17 @@ def sample(
     if means:
         clean = {v: _full(condition, 0) for v in process}
         z = _hold(process, z | means, clean, condition, generator)
-    return {v: z[v][..., : process.shapes[v][-1]] if z[v].ndim == 2 else z[v] for v in asked}
+    return {v: z[v] if v in process.fields else z[v][:, : process.shapes[v][0]] for v in asked}
 
 
 def scalars_before(
     process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
 ) -> list[str]:
     """The unknown scalars that are drawn before the asked fields are."""
-    fields = [v for v in process if len(process.shapes[v]) > 1]
     in_turn = settings.scalars_first and settings.conditioner == "exact" and not condition.held
-    if not in_turn or not any(v in asked for v in fields):
+    if not in_turn or not any(v in asked for v in process.fields):
         return []
-    return [v for v in process if v not in fields and v not in condition.known]
+    return [v for v in process if v not in (*process.fields, *condition.known)]
 
 
 def one_evaluation(
