@@ -34,18 +34,21 @@ def measuring(experiment: Experiment) -> Iterator[Piece]:
         do = bound(_measure, experiment, name)
         yield Piece(f"measure images of {name}", do, _key(experiment, name), needs)
     for name in plan.memorisation:
-        run = experiment.runs[0]
-        do = bound(_memorisation, experiment, name, run)
-        needs = (generation(name, run),)
-        yield Piece(f"memorisation of {name}, {run}", do, _key(experiment, name), needs)
+        for run in experiment.runs:
+            do = bound(_memorisation, experiment, name, run)
+            needs = (generation(name, run),)
+            yield Piece(f"memorisation of {name}, {run}", do, _drawn(experiment, name, run), needs)
 
 
 def _key(experiment: Experiment, name: str) -> Callable[[], str]:
     plan = experiment.config.images
     assert plan is not None
-    return lambda: " ".join(
-        [plan.extractor, *(experiment.images(name, run).name for run in experiment.runs)]
-    )
+    drawn = [_drawn(experiment, name, run) for run in experiment.runs]
+    return lambda: " ".join([plan.extractor, *(of_run() for of_run in drawn)])
+
+
+def _drawn(experiment: Experiment, name: str, run: Run) -> Callable[[], str]:
+    return lambda: experiment.images(name, run).name
 
 
 def image_rows(experiment: Experiment) -> list[dict[str, Any]]:
@@ -59,22 +62,31 @@ def group_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def memories(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """By training: what `memorisation` found."""
-    found = _remembered(experiment, "memorisation.json")
-    return {name: json.loads(path.read_text()) for name, path in found.items()}
+    """By training, by run: what `memorisation` found."""
+    out: dict[str, dict[str, Any]] = {}
+    for name, run, path in _remembered(experiment, "memorisation.json"):
+        out.setdefault(name, {})[str(run)] = json.loads(path.read_text())
+    return out
 
 
 def pairs_drawn(experiment: Experiment) -> dict[str, Path]:
-    """By training: the figure of generated images beside the nearest training images."""
-    return _remembered(experiment, "pairs.png")
+    """By training and run: the figure of generated images beside the nearest training images."""
+    found = _remembered(experiment, "pairs.png")
+    return {f"{name}, {run}": path for name, run, path in found}
 
 
-def _remembered(experiment: Experiment, file: str) -> dict[str, Path]:
+def _remembered(experiment: Experiment, file: str) -> Iterator[tuple[str, Run, Path]]:
     plan = experiment.config.images
-    places = {
-        name: image_folder(experiment, name) / file for name in (plan.memorisation if plan else ())
-    }
-    return {name: path for name, path in places.items() if path.is_file()}
+    for name in plan.memorisation if plan else ():
+        for run in experiment.runs:
+            path = _memory(experiment, name, run) / file
+            if path.is_file():
+                yield name, run, path
+
+
+def _memory(experiment: Experiment, name: str, run: Run) -> Path:
+    """Where what a training remembers is kept."""
+    return image_folder(experiment, name) / "memory" / slug(str(run))
 
 
 def free_images(experiment: Experiment, name: str, run: Run, image: str) -> np.ndarray | None:
@@ -199,7 +211,7 @@ def _memorisation(experiment: Experiment, name: str, run: Run, console: Console)
     said = found.to_json() | {"answers_auc": {v: x.to_json() for v, x in answers.items()}}
     shown = reconstructed(model, image, training.images[image])
     figure = pairs_figure(found.spaces[LATENT], shown, generated)
-    folder = image_folder(experiment, name)
+    folder = _memory(experiment, name, run)
     with atomic_write(folder / "pairs.png") as temporary:
         figure.savefig(temporary, dpi=150)
     with atomic_write(folder / "memorisation.json") as temporary:

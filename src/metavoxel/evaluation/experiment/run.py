@@ -138,8 +138,8 @@ def _tables(
         out["Images that were asked for, by group"] = tables.images_table(by_group)
     if anatomy := anatomy_rows(this):
         out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_table(anatomy)
-    if memory := memories(this):
-        out["Does it remember its training images"] = tables.memory_table(memory)
+    for name, found in memories(this).items():
+        out[f"Does {name} remember its training images"] = tables.memory_table(found)
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,12 @@ _IMAGE_MEASURES = {
     "ms_ssim_real": "MS-SSIM of real images",
 }
 _OF_TABLE_1 = ("fid", "mmd")
-_ATTACKS = {"denoiser": "denoiser's error", "autoencoder": "autoencoder's error"}
+_COPIES = {"flagged": "flagged as copies", "expected_flagged": "expected by chance"}
+_NEAREST = {
+    "share": "nearest is a training person",
+    "expected": "expected of one that prefers nobody",
+    "p": "p of that share",
+}
 
 
 def first_questions(rows: Sequence[Row]) -> dict[str, str]:
@@ -110,11 +115,15 @@ def folds_table(rows: Sequence[Row]) -> list[list[str]]:
     runs = max((len(r["runs"]) for r in rows), default=0)
     out = [["question", "variable", "system", *(f"run {i + 1}" for i in range(runs)), "mean ± SD"]]
     for row in rows:
-        each = np.array(row["runs"])
-        spread = f"{each.mean():.3g} ± {each.std(ddof=1):.2g}" if len(each) > 1 else "–"
+        each = row["runs"]
         cells = [f"{x:.3g}" for x in each] + ["–"] * (runs - len(each))
-        out.append([row["question"], row["variable"], row["system"], *cells, spread])
+        out.append([row["question"], row["variable"], row["system"], *cells, _mean(each)])
     return out
+
+
+def _mean(each: Sequence[float]) -> str:
+    """Of several runs, with the standard deviation."""
+    return f"{np.mean(each):.3g} ± {np.std(each, ddof=1):.2g}" if len(each) > 1 else "–"
 
 
 def measures_tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -168,22 +177,29 @@ def images_table(images: Sequence[Row]) -> list[list[str]]:
 
 
 def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Models down: copies among the generated images, and how well training people are told."""
-    names = list(dict.fromkeys(v for of_model in found.values() for v in of_model["answers_auc"]))
-    out = [["model", "trained on", "held out", "space", "flagged", "flagged by chance",
-            "nearest is a training image", "by chance", "p",
-            *(f"AUC by {said}" for said in _ATTACKS.values()),
-            *(f"AUC by the answer of {v}" for v in names)]]  # fmt: skip
-    for name, of_model in found.items():
-        aucs = [_figure(of_model["membership_auc"].get(attack)) for attack in _ATTACKS]
-        aucs += [_figure(of_model["answers_auc"].get(v)) for v in names]
-        for space, seen in of_model["spaces"].items():
-            near = seen["nearest_is_training"]
-            cells = [seen["flagged"], seen["expected_flagged"]]
-            cells += [near["share"], near["expected"], near["p"]]
-            people = [str(of_model["training"]), str(of_model["held_out"])]
-            out.append([name, *people, space, *(f"{x:.3g}" for x in cells), *aucs])
-            aucs = [""] * len(aucs)  # they are of the model, not of the space
+    """Copies among the generated images of a model, and how well training people are told, down;
+    runs across, and all of them: copies added up, means with the standard deviation of the rest."""
+    runs = [*found.values()]
+    out = [["", *found, *(["all"] if len(runs) > 1 else [])]]
+
+    def add(title: str, each: Sequence[Any], of_all: str, shown: Callable[[Any], str]) -> None:
+        out.append([title, *map(shown, each), *([of_all] if len(runs) > 1 else [])])
+
+    for people in ("training", "held_out"):
+        add(f"{people.replace('_', ' ')} people", [run[people] for run in runs], "–", str)
+    for space in runs[0]["spaces"]:
+        seen = [run["spaces"][space] for run in runs]
+        for key, title in _COPIES.items():
+            flagged = [x[key] for x in seen]
+            add(f"{title}, {space}", flagged, f"{sum(flagged):.3g}", "{:.3g}".format)
+        for key, title in _NEAREST.items():
+            near = [x["nearest_is_training"][key] for x in seen]
+            of_all = "–" if key == "p" else _mean(near)
+            add(f"{title}, {space}", near, of_all, "{:.3g}".format)
+    for kind, said in (("membership_auc", "error of the"), ("answers_auc", "answer of")):
+        for key in runs[0][kind]:
+            aucs = [run[kind][key] for run in runs]
+            add(f"AUC by the {said} {key}", aucs, _mean([x["value"] for x in aucs]), _figure)
     return out
 
 
