@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import combine_pvalues
 
 from metavoxel.evaluation.hypertext import table
 from metavoxel.evaluation.measures import HEADLINE, MEASURES, Measure
@@ -178,7 +179,7 @@ def images_table(images: Sequence[Row]) -> list[list[str]]:
 
 def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Copies among the generated images of a model, and how well training people are told, down;
-    runs across, and all of them: copies added up, means with the standard deviation of the rest."""
+    runs across, and all of them: copies added up, p-values combined, means of the rest."""
     runs = [*found.values()]
     out = [["", *found, *(["all"] if len(runs) > 1 else [])]]
 
@@ -194,13 +195,18 @@ def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             add(f"{title}, {space}", flagged, f"{sum(flagged):.3g}", "{:.3g}".format)
         for key, title in _NEAREST.items():
             near = [x["nearest_is_training"][key] for x in seen]
-            of_all = "–" if key == "p" else _mean(near)
+            of_all = f"{_combined(near):.3g}" if key == "p" else _mean(near)
             add(f"{title}, {space}", near, of_all, "{:.3g}".format)
     for kind, said in (("membership_auc", "error of the"), ("answers_auc", "answer of")):
         for key in runs[0][kind]:
             aucs = [run[kind][key] for run in runs]
             add(f"AUC by the {said} {key}", aucs, _mean([x["value"] for x in aucs]), _figure)
     return out
+
+
+def _combined(p_values: Sequence[float]) -> float:
+    """One p-value of several (Stouffer et al., 1949), as if the runs had no people in common."""
+    return float(combine_pvalues(p_values, method="stouffer").pvalue)
 
 
 def _is_score(value: object) -> bool:
