@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
+from scipy.stats import norm
 
 from metavoxel.data.simulate import simulate
 from metavoxel.data.tables import read_table
@@ -167,9 +168,12 @@ def check_memory(found: dict[str, dict], text: str) -> None:
     aucs = [of_run["membership_auc"]["denoiser"]["value"] for of_run in found.values()]
     assert aucs[0] != aucs[1]
     section = text.partition("## Does ours remember its training images")[2].partition("##")[0]
-    row = next(line for line in section.splitlines() if "error of the denoiser" in line)
+    of_all = {line.split(" | ")[0]: line.split(" | ")[-1] for line in section.splitlines()}
     mean, spread = statistics.mean(aucs), statistics.stdev(aucs)
-    assert row.endswith(f"| {mean:.3g} ± {spread:.2g} |")
+    assert of_all["| AUC by the error of the denoiser"] == f"{mean:.3g} ± {spread:.2g} |"
+    near = [of_run["spaces"]["latent"]["nearest_is_training"]["p"] for of_run in found.values()]
+    together = norm.sf(norm.isf(near).sum() / 2**0.5)  # Stouffer's
+    assert of_all["| p of that share, latent"] == f"{together:.3g} |"
 
 
 def test_two_processes_share_the_pieces(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def _combined(p_values: Sequence[float]) -> float:
     """One p-value of several (Stouffer et al., 1949), as if the runs had no people in common."""
-    return float(combine_pvalues(p_values, method="stouffer").pvalue)
+    return float(np.asarray(combine_pvalues(p_values, method="stouffer"))[1])
 
 
 def _is_score(value: object) -> bool:
