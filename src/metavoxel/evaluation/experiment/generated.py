@@ -37,17 +37,19 @@ def measuring(experiment: Experiment) -> Iterator[Piece]:
         for run in experiment.runs:
             do = bound(_memorisation, experiment, name, run)
             needs = (generation(name, run),)
-            yield Piece(f"memorisation of {name}, {run}", do, _drawn(experiment, name, run), needs)
+            yield Piece(
+                f"memorisation of {name}, {run}", do, _images_key(experiment, name, run), needs
+            )
 
 
 def _key(experiment: Experiment, name: str) -> Callable[[], str]:
     plan = experiment.config.images
     assert plan is not None
-    drawn = [_drawn(experiment, name, run) for run in experiment.runs]
+    drawn = [_images_key(experiment, name, run) for run in experiment.runs]
     return lambda: " ".join([plan.extractor, *(of_run() for of_run in drawn)])
 
 
-def _drawn(experiment: Experiment, name: str, run: Run) -> Callable[[], str]:
+def _images_key(experiment: Experiment, name: str, run: Run) -> Callable[[], str]:
     return lambda: experiment.images(name, run).name
 
 
@@ -79,12 +81,12 @@ def _remembered(experiment: Experiment, file: str) -> Iterator[tuple[str, Run, P
     plan = experiment.config.images
     for name in plan.memorisation if plan else ():
         for run in experiment.runs:
-            path = _memory(experiment, name, run) / file
+            path = _memory_folder(experiment, name, run) / file
             if path.is_file():
                 yield name, run, path
 
 
-def _memory(experiment: Experiment, name: str, run: Run) -> Path:
+def _memory_folder(experiment: Experiment, name: str, run: Run) -> Path:
     """Where what a training remembers is kept."""
     return image_folder(experiment, name) / "memory" / slug(str(run))
 
@@ -211,7 +213,7 @@ def _memorisation(experiment: Experiment, name: str, run: Run, console: Console)
     said = found.to_json() | {"answers_auc": {v: x.to_json() for v, x in answers.items()}}
     shown = reconstructed(model, image, training.images[image])
     figure = pairs_figure(found.spaces[LATENT], shown, generated)
-    folder = _memory(experiment, name, run)
+    folder = _memory_folder(experiment, name, run)
     with atomic_write(folder / "pairs.png") as temporary:
         figure.savefig(temporary, dpi=150)
     with atomic_write(folder / "memorisation.json") as temporary:
