@@ -200,6 +200,7 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
     diffusion = {
         "schedule": {"kind": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0205,
                      "zero_terminal_snr": False},
+        "image_schedule": None,
         "image_prediction": "epsilon",
         "continuous_prediction": "epsilon",
         "categorical_prediction": "label",
@@ -215,6 +216,26 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
     assert answer["age"].mean == pytest.approx(answer["age"].samples.mean())
     shares = np.array(list(answer["sex"].probabilities.values())) * 3
     assert np.allclose(shares, shares.round())
+
+
+@pytest.mark.parametrize("variable", ["image", "continuous"])
+def test_noise_is_not_predicted_where_nothing_else_is_left(variable: str) -> None:
+    with pytest.raises(MetaVoxelError, match=f"^diffusion.{variable}_prediction: epsilon"):
+        build(diffusion={f"{variable}_prediction": "epsilon"})
+
+
+def test_a_model_from_before_images_had_a_schedule_of_their_own_keeps_its_one(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    save_model(build(diffusion={"image_schedule": None}), folder)
+    settings = (folder / "config.yaml").read_text()
+    assert "  image_schedule: null\n" in settings
+    (folder / "config.yaml").write_text(settings.replace("  image_schedule: null\n", ""))
+    processes = load_model(folder).process.processes
+    assert torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
+    now = build().process.processes
+    assert not torch.equal(now["image"].schedule.table, now["age"].schedule.table)
 
 
 def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:

@@ -242,13 +242,17 @@ def make_process(
     T: int = 1000,  # noqa: N803
     schedule: Schedule | None = None,
 ) -> JointProcess:
-    """The default schedule; for epsilon, which zero SNR excludes, without its rescaling."""
-    if schedule is None:
-        schedule = ScheduleConfig(zero_terminal_snr=prediction != "epsilon").build(T)
-    gaussian = GaussianProcess(schedule, prediction)
+    """The default schedules: images have their own. With a `schedule` all Gaussians follow it; for
+    epsilon, which zero SNR excludes, they follow the default without its rescaling."""
+    zero_snr = prediction != "epsilon"
+    of_images = cosine(T) if schedule is None and zero_snr else schedule
+    schedule = schedule or ScheduleConfig(zero_terminal_snr=zero_snr).build(T)
     categorical = cosine(schedule.T)
     return JointProcess(
-        dict.fromkeys(toy.shapes, gaussian)
+        {
+            v: GaussianProcess((len(shape) > 1 and of_images) or schedule, prediction)
+            for v, shape in toy.shapes.items()
+        }
         | {v: CategoricalProcess(categorical, k, kernel) for v, k in toy.labels.items()},
         toy.shapes | {v: (k,) for v, k in toy.labels.items()},
     )

@@ -49,13 +49,18 @@ class ModelConfig(Strict):
 
     def check(self) -> None:
         """Refuse settings that contradict each other. Raises MetaVoxelError."""
-        schedule, diffusion = self.diffusion.schedule, self.diffusion
-        zero_snr = schedule.zero_terminal_snr or schedule.kind == "cosine"
-        if zero_snr and "epsilon" in (diffusion.image_prediction, diffusion.continuous_prediction):
-            raise MetaVoxelError(
-                "diffusion: epsilon-prediction cannot be used at zero terminal SNR. Use v or x0, "
-                "or set schedule.zero_terminal_snr to false with a linear schedule."
-            )
+        diffusion = self.diffusion
+        for setting, prediction, schedule, needs in (
+            ("continuous", diffusion.continuous_prediction, diffusion.schedule, ""),
+            ("image", diffusion.image_prediction, diffusion.schedule_of_images,
+             " and image_schedule to null"),
+        ):  # fmt: skip
+            if prediction == "epsilon" and schedule.ends_in_noise:
+                raise MetaVoxelError(
+                    f"diffusion.{setting}_prediction: epsilon-prediction cannot be used at zero "
+                    "terminal SNR. Use v or x0, or set schedule.zero_terminal_snr to false with a "
+                    f"linear schedule{needs}."
+                )
         if self.sampling.conditioner == "repaint" and self.sampling.spacing != "uniform":
             raise MetaVoxelError(
                 "sampling: the repaint conditioner shares one time; set spacing to uniform."
@@ -65,7 +70,9 @@ class ModelConfig(Strict):
                 "sampling: the repaint conditioner noises what is known, and times of kind "
                 "conditional never show a noisy scalar; set conditioner to exact."
             )
-        if self.sampling.point == "one_evaluation" and not zero_snr:
+        schedules = (diffusion.schedule, diffusion.schedule_of_images)
+        in_one = self.sampling.point == "one_evaluation"
+        if in_one and not all(schedule.ends_in_noise for schedule in schedules):
             raise MetaVoxelError(
                 "sampling: an answer in one evaluation needs zero terminal SNR. Set "
                 "schedule.zero_terminal_snr to true, or sampling.point to samples."
@@ -184,14 +191,19 @@ class MetaVoxel(nn.Module):
     def _joint_process(self) -> JointProcess:
         config = self.config.diffusion
         gaussian = config.schedule.build(config.T)
+        of_images = config.schedule_of_images.build(config.T)
         processes: dict[str, Process] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for v, image in self.schema.images.items():
             encoder = self.autoencoders[v]
             processes[v] = (
-                PreconditionedGaussian(GaussianProcess(gaussian, "x0"), encoder.gaussian)  # type: ignore[arg-type]
+                PreconditionedGaussian(
+                    GaussianProcess(of_images, "x0"),
+                    encoder.gaussian,  # type: ignore[arg-type]
+                    config.image_loss_relative,
+                )
                 if config.image_preconditioning
-                else GaussianProcess(gaussian, config.image_prediction, clip=config.image_clip)
+                else GaussianProcess(of_images, config.image_prediction, clip=config.image_clip)
             )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         for v in self.schema.continuous:
@@ -308,8 +320,11 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     if data.pop("format", None) != FORMAT:
         raise MetaVoxelError(f"{folder}: written by another version of metavoxel; train it again.")
     schema = parse_schema(data, str(folder / "schema.json"))
+    settings = read_yaml(folder / "config.yaml")
+    if "diffusion" in settings:  # before images could have a schedule of their own
+        settings["diffusion"].setdefault("image_schedule", None)
     try:
-        config = ModelConfig.model_validate(read_yaml(folder / "config.yaml"))
+        config = ModelConfig.model_validate(settings)
     except ValidationError as error:
         raise explain(error, str(folder / "config.yaml")) from None
     return schema, config

@@ -125,13 +125,13 @@ def test_resampling_repeats_every_step_of_repaint_alone():
 
 def test_variables_with_few_times_wait_and_arrive_together():
     """More steps than the schedule of one variable has distinct angles."""
-    calls = seen(SamplingConfig(steps=700, scalars_first=False), [], ["image", "sex"])
+    calls = seen(SamplingConfig(steps=700, scalars_first=False), [], ["age", "sex"])
     grids = [
-        time_grid(make_process(TOY).processes[v].schedule, 700, "angle") for v in ("image", "sex")
+        time_grid(make_process(TOY).processes[v].schedule, 700, "angle") for v in ("age", "sex")
     ]
     assert len(grids[0]) != len(grids[1])
     assert len(calls) == max(map(len, grids)) - 1
-    assert calls[-1][0]["image"] == grids[0][-2]
+    assert calls[-1][0]["age"] == grids[0][-2]
     assert calls[-1][0]["sex"] == grids[1][-2]
 
 

@@ -19,6 +19,9 @@ from torch import Tensor
 from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
 
+_NOISE = 4.0  # weight of the noise's error, so that an image counts about as much as a scalar
+_LEAST = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class LinearAnswer:
@@ -79,10 +82,12 @@ class PreconditionedGaussian(CombinedProcess):
     `process` predicts z_0; noise and velocity are linear in it, so that a correction of either is
     the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected. The network is
     shown its mean, and beside it what is each element's own, which the shared would drown.
+    `relative` is the share of the loss that is relative to the linear answer's error.
     """
 
     process: GaussianProcess
     gaussian: Callable[[], FactorGaussian]
+    relative: float = 0.1
 
     def __post_init__(self) -> None:
         if self.process.prediction != "x0":
@@ -105,11 +110,19 @@ class PreconditionedGaussian(CombinedProcess):
         return torch.zeros_like(zt)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error, relative to that which the linear answer should have: 1 is no better."""
+        """Squared error of the noise (Eq. 5), and of z_0 relative to that of the linear answer.
+
+        With the second alone every t would count alike, and those where most of an image is open,
+        and hardly any of it can be told, would drown the others; with the first alone nothing would
+        be learnt at T, where scalars are all that is known of an image.
+        """
         answer = self.linear(self.process.noised(z0, t, noise), t)
         error = (answer.mean + answer.std * prediction - z0).square().flatten(1).mean(1)
         # A known field is at t = 0, where std is 0; its loss is masked, its gradient is not.
-        return error / answer.std.square().flatten(1).mean(1).clamp_min(1e-12)
+        expected = answer.std.square().flatten(1).mean(1).clamp_min(_LEAST)
+        a = self.schedule.alpha_bar(t)
+        snr = a / (1 - a).clamp_min(_LEAST)
+        return error * (_NOISE * (1 - self.relative) * snr + self.relative / expected)
 
     def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
         """The Gaussian's answer, which the network corrects."""
