@@ -1,10 +1,12 @@
 """Three ways to draw images of nobody, measured against the people that the model has seen.
 
     python benchmarks/drawing.py MODEL BIDS [--images 100]
+    python benchmarks/drawing.py MODEL BIDS [--images 100] --stops 0 200 400 600
 
 On their own, the scalars marginalised; beside their scalars, all moving together; after their
 scalars, drawn first (`scalars_first`). And, to tell the drawn scalars from the images, images for
-the values of training people. All are one distribution, if the network has learnt it. The real
+the values of training people. All are one distribution, if the network has learnt it. With
+`--stops` the same images, after their scalars, with one `image_stop` and another instead. The real
 images are those of the training and the validation people: the test people stay out of it. About
 two seconds of a core an image and way at 4 mm.
 """
@@ -12,6 +14,7 @@ two seconds of a core an image and way at 4 mm.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +24,14 @@ from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.images.scores import score_images
-from metavoxel.inference.ask import ask
+from metavoxel.inference.ask import Drawn, ask
 from metavoxel.model import MetaVoxel, load_model
 
 MEASURES = ("fid", "mmd", "kid", "precision", "recall", "ms_ssim")
 DIGITS = 4
 
 
-def main(folder: Path, bids: Path, n: int) -> None:
+def main(folder: Path, bids: Path, n: int, stops: Sequence[int]) -> None:
     model, split = load_model(folder), read_split(folder / "split.json")
     image = next(iter(model.schema.images))
     seen = read_cohort(bids, model.schema).only((*split.train, *split.validation))
@@ -36,7 +39,8 @@ def main(folder: Path, bids: Path, n: int) -> None:
     real = table.images[image]
     print(f"{n} drawn, {len(real)} real\n")
     print(f"| | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
-    for way, drawn in ways(model, image, table.scalars, n).items():
+    found_ways = stopped(model, image, n, stops) if stops else ways(model, image, table.scalars, n)
+    for way, drawn in found_ways:
         found = score_images(drawn, real)
         cells = [
             f"{found[k]['value']:.{DIGITS}f} [{found[k]['low']:.{DIGITS}f}, "
@@ -48,24 +52,34 @@ def main(folder: Path, bids: Path, n: int) -> None:
 
 def ways(
     model: MetaVoxel, image: str, people: dict[str, np.ndarray], n: int
-) -> dict[str, np.ndarray]:
-    """By way: n images (n, C, *grid) in [0, 1]."""
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each way, and n images (n, C, *grid) in [0, 1]."""
     in_turn, together = (
         model.config.sampling.model_copy(update={"scalars_first": first}) for first in (True, False)
     )
     whole = np.flatnonzero(~np.isnan(np.stack([*people.values()])).any(0))
     rows = np.random.default_rng(0).choice(whole, n, replace=n > len(whole))
     values = {v: torch.from_numpy(x[rows]) for v, x in people.items()}
-    drawn = {
-        "on their own": ask(model, [image], {}, n, 1, 1, together),
-        "beside their scalars": ask(model, [*model.schema], {}, n, 1, 1, together),
-        "after their scalars": ask(model, [image], {}, n, 1, 1, in_turn),
-        "for people's scalars": ask(model, [image], values, n, 1, 1),
-    }
-    return {
-        way: answer.samples[image][:, 0].clamp(0, 1).numpy().astype(np.float32)
-        for way, answer in drawn.items()
-    }
+    yield "on their own", images(ask(model, [image], {}, n, 1, 1, together), image)
+    yield "beside their scalars", images(ask(model, [*model.schema], {}, n, 1, 1, together), image)
+    yield "after their scalars", images(ask(model, [image], {}, n, 1, 1, in_turn), image)
+    yield "for people's scalars", images(ask(model, [image], values, n, 1, 1), image)
+
+
+def stopped(
+    model: MetaVoxel, image: str, n: int, stops: Sequence[int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The same with every stop, a t of the image's own schedule."""
+    schedule = model.process.processes[image].schedule
+    for stop in stops:
+        settings = model.config.sampling.model_copy(update={"image_stop": stop})
+        signal = float(schedule.alpha_bar(torch.tensor(stop)))
+        drawn = ask(model, [image], {}, n, 1, 1, settings)
+        yield f"stopped at {stop}, alpha_bar {signal:.2f}", images(drawn, image)
+
+
+def images(drawn: Drawn, image: str) -> np.ndarray:
+    return drawn.samples[image][:, 0].clamp(0, 1).numpy().astype(np.float32)
 
 
 if __name__ == "__main__":
@@ -73,5 +87,6 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--stops", type=int, nargs="+", default=[])
     arguments = parser.parse_args()
-    main(arguments.model, arguments.bids, arguments.images)
+    main(arguments.model, arguments.bids, arguments.images, arguments.stops)
