@@ -28,9 +28,9 @@ def covariance(of: FactorGaussian) -> Tensor:
     return loadings.T @ loadings + torch.diag(of.own.flatten())
 
 
-def process(rank: int) -> PreconditionedGaussian:
+def process(rank: int, relative: float = 1.0) -> PreconditionedGaussian:
     schedule = rescale_zero_terminal_snr(linear(T))
-    return PreconditionedGaussian(GaussianProcess(schedule, "x0"), lambda: gaussian(rank))
+    return PreconditionedGaussian(GaussianProcess(schedule, "x0"), lambda: gaussian(rank), relative)
 
 
 def draw(n: int, of: FactorGaussian) -> tuple[Tensor, Tensor]:
@@ -73,11 +73,14 @@ def test_nothing_is_shown_of_what_is_marginalised_and_everything_of_what_is_know
 
 @pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("t", [1, 30, 400, T])
-def test_the_loss_is_that_of_the_noise_and_corrections_have_variance_one(t: int, rank: int) -> None:
-    """Of no correction, by hand, within five standard errors of 20,000 draws: 3.6 times the
-    squared error of the noise (Eq. 5) that the linear answer leaves, and 0.1 whatever it leaves."""
+@pytest.mark.parametrize("relative", [1.0, 0.1])
+def test_the_loss_of_no_correction_and_that_corrections_have_variance_one(
+    relative: float, t: int, rank: int
+) -> None:
+    """By hand, within five standard errors of 20,000 draws: the relative part is 1, the other four
+    times the squared error of the noise (Eq. 5) that the linear answer leaves."""
     n = 20_000
-    of = process(rank)
+    of = process(rank, relative)
     z0, noise = draw(n, gaussian(rank))
     times = torch.full((n,), t)
     zt = of.noised(z0, times, noise)
@@ -85,7 +88,7 @@ def test_the_loss_is_that_of_the_noise_and_corrections_have_variance_one(t: int,
     answer = of.linear(zt, times)
     a = of.schedule.alpha_bar(times).double()[:, None, None]
     left = noise - (zt - a.sqrt() * answer.mean) / (1 - a).sqrt()
-    by_hand = 3.6 * float(left.square().mean()) + 0.1
+    by_hand = 4 * (1 - relative) * float(left.square().mean()) + relative
     assert float(loss.mean()) == pytest.approx(by_hand, abs=5 * float(loss.std()) / n**0.5)
     correction = (z0 - answer.mean) / answer.std
     torch.testing.assert_close(correction.mean(0), torch.zeros_like(OWN), atol=0.04, rtol=0)

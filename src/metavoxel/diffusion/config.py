@@ -149,12 +149,12 @@ class DiffusionConfig(Strict):
         "of the latents give, or predicts from nothing (the paper)",
     )
     image_loss_relative: float = Field(
-        default=0.1,
+        default=1.0,
         ge=0,
         le=1,
         description="with preconditioning, the share of an image's loss that is the error relative "
-        "to that of the linear answer; the rest is the error of the noise (Eq. 5), which weighs "
-        "most where detail is decided and nothing at T",
+        "to that of the linear answer; the rest is the error of the noise (Eq. 5). Below 1 images "
+        "are drawn better and follow age and the other scalars less",
     )
     continuous_prediction: Prediction | Literal["read_out"] = Field(
         default="read_out",

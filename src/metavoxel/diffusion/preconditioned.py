@@ -87,7 +87,7 @@ class PreconditionedGaussian(CombinedProcess):
 
     process: GaussianProcess
     gaussian: Callable[[], FactorGaussian]
-    relative: float = 0.1
+    relative: float = 1.0
 
     def __post_init__(self) -> None:
         if self.process.prediction != "x0":
@@ -110,11 +110,10 @@ class PreconditionedGaussian(CombinedProcess):
         return torch.zeros_like(zt)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the noise (Eq. 5), and of z_0 relative to that of the linear answer.
+        """Squared error of z_0 relative to that of the linear answer, and of the noise (Eq. 5).
 
-        With the second alone every t would count alike, and those where most of an image is open,
-        and hardly any of it can be told, would drown the others; with the first alone nothing would
-        be learnt at T, where scalars are all that is known of an image.
+        The first lets every t count alike, 1 for no correction. The second lets those count where
+        detail is decided, and teaches nothing at T, where only scalars are known of an image.
         """
         answer = self.linear(self.process.noised(z0, t, noise), t)
         error = (answer.mean + answer.std * prediction - z0).square().flatten(1).mean(1)
