@@ -218,6 +218,14 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
     assert np.allclose(shares, shares.round())
 
 
+@pytest.mark.parametrize("text", ["", "diffusion:\n", "- 1\n", "diffusion: {T: many}\n"])
+def test_damaged_settings_of_a_model_are_no_traceback(tmp_path: Path, text: str) -> None:
+    save_model(build(), tmp_path / "model")
+    (tmp_path / "model" / "config.yaml").write_text(text)
+    with pytest.raises(MetaVoxelError, match=r"config\.yaml"):
+        load_model(tmp_path / "model")
+
+
 @pytest.mark.parametrize("variable", ["image", "continuous"])
 def test_noise_is_not_predicted_where_nothing_else_is_left(variable: str) -> None:
     with pytest.raises(MetaVoxelError, match=f"^diffusion.{variable}_prediction: epsilon"):

@@ -321,8 +321,9 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
         raise MetaVoxelError(f"{folder}: written by another version of metavoxel; train it again.")
     schema = parse_schema(data, str(folder / "schema.json"))
     settings = read_yaml(folder / "config.yaml")
-    if "diffusion" in settings:  # before images could have a schedule of their own
-        settings["diffusion"].setdefault("image_schedule", None)
+    match settings:
+        case {"diffusion": dict(diffusion)}:  # from before images had a schedule of their own
+            diffusion.setdefault("image_schedule", None)
     try:
         config = ModelConfig.model_validate(settings)
     except ValidationError as error:
