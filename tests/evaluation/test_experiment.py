@@ -57,12 +57,10 @@ PLAN = {
     "title": "Tiny",
     "cohort": {"subjects": 48, "resolution": 8.0, "missing": 0.1, "slices": True},
     "folds": [0, 1],
+    "set": FOLDS,
     "trainings": {
-        "ours": {"config": "run.yaml", "set": FOLDS},
-        "coded": {
-            "config": "run.yaml",
-            "set": {**FOLDS, "schema.variables.sex": CODED},
-        },
+        "ours": {"config": "run.yaml"},
+        "coded": {"config": "run.yaml", "set": {"schema.variables.sex": CODED}},
     },
     "systems": {
         "one evaluation": {"training": "ours"},
@@ -310,9 +308,24 @@ def test_codes_become_labels() -> None:
     np.testing.assert_allclose(drawn, [[1 / 6, 3 / 6, 2 / 6]])
 
 
+def test_what_differs_in_every_training_gives_way_to_its_own(tmp_path: Path) -> None:
+    own = {"config": "run.yaml", "set": {"training.joint.steps": 3}}
+    path = write_plan(
+        tmp_path,
+        set={"training.joint.steps": 2, "training.joint.batch_size": 4},
+        trainings={"ours": {"config": "run.yaml"}, "coded": own},
+    )
+    read = work.Experiment(read_experiment(path), tmp_path, tmp_path / "out")
+    joint = {name: read.run_config(name, read.runs[0]).training.joint for name in ("ours", "coded")}
+    assert {name: (j.steps, j.batch_size) for name, j in joint.items()} == {
+        "ours": (2, 4),
+        "coded": (3, 4),
+    }
+
+
 def test_a_training_with_more_variables_leaves_what_others_answered(tmp_path: Path) -> None:
     simulate(tmp_path / "cohort", subjects=10, slices=True, resolution=8.0, jobs=1)
-    few = {"config": "run.yaml", "variables": ["image", "age"], "set": FOLDS}
+    few = {"config": "run.yaml", "variables": ["image", "age"]}
     changes = {"cohort": "cohort", "questions": ["age | image"], "images": None}
     systems = {
         "ours": {"training": "few"},
@@ -327,5 +340,5 @@ def test_a_training_with_more_variables_leaves_what_others_answered(tmp_path: Pa
         return {name: this.answers(name, this.runs[0]).key for name in (*systems, SIMPLE)}
 
     before = keys({"few": few})
-    after = keys({"few": few, "all": {"config": "run.yaml", "set": FOLDS}})
+    after = keys({"few": few, "all": {"config": "run.yaml"}})
     assert {name for name in before if before[name] != after[name]} == {SIMPLE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ class TrainingPlan(Strict):
         description="what differs from the configuration, such as {training.joint.steps: 500}",
     )
 
-    def run_config(self, folder: Path, fold: int, seed: int) -> RunConfig:
-        """The run configuration of a fold. Raises MetaVoxelError naming the key at fault."""
+    def run_config(
+        self, folder: Path, fold: int, seed: int, common: Mapping[str, Any]
+    ) -> RunConfig:
+        """The run configuration of a fold; `common` is what differs in every training.
+
+        Raises MetaVoxelError naming the key at fault.
+        """
         path = folder / self.config
         data: dict[str, Any] = dict(read_yaml(path))
         if self.variables is not None:
@@ -52,7 +58,7 @@ class TrainingPlan(Strict):
             data["schema"] = {"variables": {v: variables[v] for v in self.variables}}
         split = data.get("training", {}).get("split", {})
         which = "fold" if split.get("kind") == "folds" else "seed"
-        changes = {**self.set, f"training.split.{which}": fold, "training.seed": seed}
+        changes = {**common, **self.set, f"training.split.{which}": fold, "training.seed": seed}
         for key, value in changes.items():
             _put(data, key.split("."), value)
         try:
@@ -121,6 +127,10 @@ class ExperimentConfig(Strict):
     cohort: Path | Simulation = Field(description="BIDS folder, or a simulated cohort's settings")
     folds: tuple[int, ...] = Field(default=(0,), description="folds of the split, from 0")
     seeds: tuple[int, ...] = Field(default=(0,), description="seeds of the training")
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what differs from the configuration of every training, before its own `set`",
+    )
     trainings: dict[str, TrainingPlan]
     systems: dict[str, SystemPlan]
     questions: tuple[str, ...] = Field(description='such as "age | image, sex"')

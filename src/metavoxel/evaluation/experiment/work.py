@@ -114,7 +114,9 @@ class Experiment:
         """The run configuration of a training, read once."""
         if (training, run) not in self._configs:
             plan = self.config.trainings[training]
-            self._configs[training, run] = plan.run_config(self.source, run.fold, run.seed)
+            self._configs[training, run] = plan.run_config(
+                self.source, run.fold, run.seed, self.config.set
+            )
         return self._configs[training, run]
 
     def split(self, run: Run) -> Split:
