@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def alone(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["schema"]["variables"] = {"image": variables["image"]}
     settings["model"]["sampling"] = {"steps": 3}
     out = tmp_path_factory.mktemp("alone") / "model"
-    train(cohort, RunConfig.model_validate(settings), out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Initializing zero-element")  # a user sees it
+        train(cohort, RunConfig.model_validate(settings), out)
     return out
 
 

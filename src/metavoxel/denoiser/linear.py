@@ -8,6 +8,7 @@ to beat. The U-Net then learns what they leave.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping
 
 import torch
@@ -109,7 +110,9 @@ class Effect(nn.Module):
     def __init__(self, scalars: int, out: int, grid: tuple[int, ...], embedding: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(scalars, out, *grid))
-        self.gain = nn.Linear(embedding, scalars)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of images alone: torch warns of weights of no element
+            self.gain = nn.Linear(embedding, scalars)
 
     def forward(self, scalars: Tensor, emb: Tensor) -> Tensor:
         """Scalars (B, k), times (B, embedding) -> (B, out, *grid), of a scalar (B, out)."""
