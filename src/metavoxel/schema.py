@@ -256,9 +256,12 @@ def explain(error: ValidationError, where: str) -> MetaVoxelError:
         return MetaVoxelError(f"{where}: there is no key {key}. Remove it or correct its spelling.")
     if first["type"] == "missing":
         return MetaVoxelError(f"{where}: the key {key} is missing. Add it.")
-    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = first.get("ctx", {}).get("expected_tags", "'image', 'continuous', 'categorical'")
-        return MetaVoxelError(f"{where}, key {key}: its kind must be given, as one of {kinds}.")
+    if first["type"] == "union_tag_not_found":
+        kinds = ": image, continuous or categorical" if "variables" in first["loc"] else ""
+        return MetaVoxelError(f"{where}: the key {key}.kind is missing. Add it{kinds}.")
+    if first["type"] == "union_tag_invalid":
+        kinds = first.get("ctx", {}).get("expected_tags")
+        return MetaVoxelError(f"{where}, key {key}: its kind must be one of {kinds}.")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and not first["loc"]:  # keys that contradict each other
         return MetaVoxelError(f"{where}: {message}.")

@@ -34,10 +34,14 @@ def write_own_cohort(root: Path) -> Path:
     return write_cohort(root, [" ".join(map(str, row)) for row in rows])
 
 
-def write_model_folder(folder: Path, **sampling: object) -> Path:
-    settings = {**SETTINGS, "sampling": {"steps": 2, **sampling}}
+def write_model_folder(folder: Path, mixture: bool = False, **sampling: object) -> Path:
+    """With `mixture`, of ages with two humps."""
+    settings: dict[str, object] = {**SETTINGS, "sampling": {"steps": 2, **sampling}}
+    if mixture:
+        settings["diffusion"] = {"continuous_prior": "mixture"}
     config = ModelConfig.model_validate(settings)
-    scalings = {"age": LinearScaling(0, 100, 0.5)}
+    humps = ((0.5, -0.4, 0.1), (0.5, 0.4, 0.1)) if mixture else ()
+    scalings = {"age": LinearScaling(0, 100, 0.5, humps)}
     save_model(MetaVoxel(schema(age=AGE, sex=SEX), config, scalings), folder)
     names = SUBJECTS
     split = Split(tuple(names[:6]), tuple(names[6:8]), tuple(names[8:]), "by hand")

@@ -308,6 +308,19 @@ def test_codes_become_labels() -> None:
     np.testing.assert_allclose(drawn, [[1 / 6, 3 / 6, 2 / 6]])
 
 
+@pytest.mark.parametrize(("common", "kind"), [(FOLDS, "folds"), ({}, "fractions")])
+def test_every_fold_tests_other_people(common: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    """Of folds; of fractions, which the configuration need not name, another draw."""
+    path = write_plan(tmp_path, set=common)
+    read = work.Experiment(read_experiment(path), tmp_path, tmp_path / "out")
+    first, second = (read.run_config("ours", run).training.split for run in read.runs)
+    assert first.kind == second.kind == kind
+    people = tuple(f"sub-{i}" for i in range(30))
+    tested = [{*split.make(people).test} for split in (first, second)]
+    assert tested[0] != tested[1]
+    assert kind == "fractions" or not tested[0] & tested[1]
+
+
 def test_what_differs_in_every_training_gives_way_to_its_own(tmp_path: Path) -> None:
     own = {"config": "run.yaml", "set": {"training.joint.steps": 3}}
     path = write_plan(

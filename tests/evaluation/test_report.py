@@ -150,6 +150,23 @@ def test_conformal_intervals_are_the_models_own_or_come_from_its_validation_subj
     assert own["scores"]["age"]["one evaluation"]["conformal_width_90"]["value"] == 2000
 
 
+@pytest.mark.parametrize("mixture", [False, True])
+def test_conformal_intervals_are_in_units_of_the_spread_that_an_answer_states(
+    mixture: bool, bids: Path, tmp_path: Path
+) -> None:
+    """Whatever its distribution: of a mixture the answers hold quantiles, too."""
+    model, out = write_model_folder(tmp_path / "model", mixture), tmp_path / "out"
+    own = calibrate(np.zeros(40), np.ones(40), np.full(40, 7.0))
+    stored = {"one_evaluation": {"age": own.to_json()}}
+    (model / "calibration.json").write_text(json.dumps(stored))
+    scores = evaluate(model, bids, out, 2, 0, QUIET)["scores"]["age"]["one evaluation"]
+    with np.load(out / "answers" / "one-evaluation.npz") as kept:
+        assert ("samples/age" in kept) == mixture
+        spread, known = kept["spreads/age"], ~np.isnan(kept["points/age"])
+    assert np.ptp(spread) < 0.2 * spread.mean() and known.all()
+    assert scores["conformal_width_90"]["value"] == pytest.approx(14 * spread.mean(), rel=0.1)
+
+
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     model: Path, bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,8 @@ def test_normalised_intervals_of_a_wrong_model_hold_what_they_say(n: int) -> Non
 
 def test_unsure_answers_get_wider_intervals() -> None:
     fit = Calibration(9, True, {0.9: 2.0}, None)
+    with pytest.raises(ValueError, match="units of the answers' standard deviation"):
+        fit.interval(np.array([10.0]), None, 0.9)
     low, high = fit.interval(np.array([10.0, 10.0]), np.array([1.0, 3.0]), 0.9)
     assert low.tolist() == [8, 4]
     assert high.tolist() == [12, 16]

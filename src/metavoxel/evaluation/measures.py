@@ -72,12 +72,11 @@ class Calibrated:
 
 
 def calibrated(
-    calibration: Calibration, point: np.ndarray, predictive: Predictive | None
+    calibration: Calibration, point: np.ndarray, spread: np.ndarray | None
 ) -> Calibrated:
-    """By the calibration of these answers (n,)."""
-    std = predictive.std if isinstance(predictive, Normal) else None
+    """By the calibration of these answers (n,), with their stated standard deviations (n,)."""
     levels = [x for x, quantile in calibration.quantiles.items() if np.isfinite(quantile)]
-    intervals = {level: calibration.interval(point, std, level) for level in levels}
+    intervals = {level: calibration.interval(point, spread, level) for level in levels}
     return Calibrated(calibration.corrected(point), intervals)
 
 

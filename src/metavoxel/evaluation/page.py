@@ -15,7 +15,13 @@ from metavoxel.evaluation.hypertext import cell, facts, picture, table, write_ht
 from metavoxel.evaluation.markdown import count, headline
 from metavoxel.evaluation.measures import MEASURES
 from metavoxel.evaluation.scores import Score
-from metavoxel.evaluation.scoring import Evaluation, Known, known_records, predictive_for
+from metavoxel.evaluation.scoring import (
+    Evaluation,
+    Known,
+    known_records,
+    predictive_for,
+    spread_of,
+)
 
 _SHOWN_LEVEL = 0.9
 _FEW = 100  # validation records: a 90 % interval then holds 84 to 95 % in most validation sets
@@ -148,9 +154,8 @@ def _continuous(
     predictives = {s: p for s, p in drawn.items() if p is not None}
     ends, kind = None, ""
     if calibration is not None and np.isfinite(calibration.quantiles[_SHOWN_LEVEL]):
-        spread = own.spreads.get(name)
-        own_spread = None if spread is None else spread[known.rows]
-        ends = calibration.interval(point, own_spread, _SHOWN_LEVEL)
+        spread = spread_of(own, name, known.rows)
+        ends = calibration.interval(point, spread, _SHOWN_LEVEL)
         kind = "Conformal 90 %"
     elif (predictive := predictives.get(evaluation.reference)) is not None:
         ends, kind = predictive.interval(_SHOWN_LEVEL), "Stated 90 %"

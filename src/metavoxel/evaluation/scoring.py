@@ -68,7 +68,8 @@ def score_systems(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]
             if v in evaluation.schema.continuous:
                 predictive = predictive_for(answers, v, known.rows)
                 own = evaluation.calibrations.get(v) if system == ONE else None
-                amended = calibrated(own, point, predictive) if own is not None else None
+                spread = spread_of(answers, v, known.rows)
+                amended = calibrated(own, point, spread) if own is not None else None
                 scores = continuous_scores(known.truth, point, predictive, amended, known.people)
             else:
                 probabilities = answers.probabilities[v][known.rows]
@@ -79,12 +80,18 @@ def score_systems(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]
 
 def predictive_for(answers: SystemAnswers, name: str, rows: np.ndarray) -> Predictive | None:
     """The predictive distributions of a system's answers to a continuous variable, or None."""
-    samples, spread = answers.samples.get(name), answers.spreads.get(name)
+    samples = answers.samples.get(name)
     return predictive_of(
         None if samples is None else samples[rows],
         answers.points[name][rows],
-        None if spread is None else spread[rows],
+        spread_of(answers, name, rows),
     )
+
+
+def spread_of(answers: SystemAnswers, name: str, rows: np.ndarray) -> np.ndarray | None:
+    """The standard deviations that a system states of its answers, or None."""
+    spread = answers.spreads.get(name)
+    return None if spread is None else spread[rows]
 
 
 def compare_systems(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

@@ -66,9 +66,13 @@ class Calibration:
     def interval(
         self, mean: np.ndarray, std: np.ndarray | None, level: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ends, each (n,), of the intervals about the means (n,) at one of `quantiles`."""
-        unit = std if self.normalised and std is not None else np.ones_like(mean)
-        half = self.quantiles[level] * unit
+        """The ends, each (n,), of the intervals about the means (n,) at one of `quantiles`.
+
+        Raises ValueError if they are in units of a standard deviation and none is given.
+        """
+        if self.normalised and std is None:
+            raise ValueError("these intervals are in units of the answers' standard deviation")
+        half = self.quantiles[level] * (std if self.normalised else 1.0)
         return mean - half, mean + half
 
     def corrected(self, mean: np.ndarray) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.inference.query import parse_question
 from metavoxel.schema import explain, read_yaml
-from metavoxel.training.config import RunConfig
+from metavoxel.training.config import FractionSplit, RunConfig
 
 
 class Simulation(Strict):
@@ -56,11 +56,11 @@ class TrainingPlan(Strict):
             if unknown:
                 raise MetaVoxelError(f'{path}: there is no variable "{unknown[0]}".')
             data["schema"] = {"variables": {v: variables[v] for v in self.variables}}
-        split = data.get("training", {}).get("split", {})
-        which = "fold" if split.get("kind") == "folds" else "seed"
-        changes = {**common, **self.set, f"training.split.{which}": fold, "training.seed": seed}
-        for key, value in changes.items():
+        for key, value in {**common, **self.set, "training.seed": seed}.items():
             _put(data, key.split("."), value)
+        split = {"kind": FractionSplit().kind, **(data["training"].get("split") or {})}
+        which = "fold" if split["kind"] == "folds" else "seed"
+        data["training"]["split"] = {**split, which: fold}
         try:
             config = RunConfig.model_validate(data)
         except ValidationError as error:

@@ -126,11 +126,14 @@ def _rows(said: SystemAnswers, rows: np.ndarray) -> SystemAnswers:
 def _calibration(
     experiment: Experiment, system: str, question: Question, name: str, run: Run
 ) -> Calibration | None:
-    """That of the model's answers in one evaluation given its images, stored with the model."""
+    """That of the model's answers in one evaluation given its images, stored with the model.
+
+    A label has none, though a model may have answered it as a number.
+    """
     plan = experiment.config.systems.get(system)
     if plan is None or plan.training is None or plan.samples > 0:
         return None
-    if not _given_images(experiment, question):
+    if name not in experiment.schema.continuous or not _given_images(experiment, question):
         return None
     path = experiment.model(plan.training, run) / "calibration.json"
     stored = (read_yaml(path) if path.is_file() else {}).get("one_evaluation", {}).get(name)
@@ -156,7 +159,7 @@ def _one(
     assert point is not None
     amended = None
     if calibration is not None:
-        amended = calibrated(calibration, point, predictive_of(samples, point, spread))
+        amended = calibrated(calibration, point, spread)
     return Pooled(
         truth[known],
         point,
