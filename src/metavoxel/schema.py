@@ -257,7 +257,7 @@ def explain(error: ValidationError, where: str) -> MetaVoxelError:
     if first["type"] == "missing":
         return MetaVoxelError(f"{where}: the key {key} is missing. Add it.")
     if first["type"] == "union_tag_not_found":
-        kinds = ": image, continuous or categorical" if "variables" in first["loc"] else ""
+        kinds = ": 'image', 'continuous' or 'categorical'" if "variables" in first["loc"] else ""
         return MetaVoxelError(f"{where}: the key {key}.kind is missing. Add it{kinds}.")
     if first["type"] == "union_tag_invalid":
         kinds = first.get("ctx", {}).get("expected_tags")

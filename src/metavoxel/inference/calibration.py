@@ -70,9 +70,10 @@ class Calibration:
 
         Raises ValueError if they are in units of a standard deviation and none is given.
         """
-        if self.normalised and std is None:
+        unit = std if self.normalised else np.ones_like(mean)
+        if unit is None:
             raise ValueError("these intervals are in units of the answers' standard deviation")
-        half = self.quantiles[level] * (std if self.normalised else 1.0)
+        half = self.quantiles[level] * unit
         return mean - half, mean + half
 
     def corrected(self, mean: np.ndarray) -> np.ndarray | None:
