@@ -156,6 +156,12 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(AssertionError, match="done already"):
         experiment(changed, out, QUIET)
     assert "Unfinished" in experiment(changed, out, QUIET, report_only=True)
+    # What was measured over other folds is not of this experiment.
+    unfinished = json.loads((out / "report.json").read_text())
+    assert unfinished["images"] == unfinished["images_by_group"] == unfinished["anatomy"] == []
+    assert [*unfinished["memorisation"]["ours"]] == ["fold 0, seed 0"]
+    pages = (out / "report.html").read_text()
+    assert "ours, fold 0, seed 0 beside" in pages and "ours, fold 1, seed 0 beside" not in pages
     shutil.rmtree(out / "answers" / "one-evaluation")  # the reference has not been asked yet
     assert "By how much" not in experiment(path, out, QUIET, report_only=True)
 

@@ -40,21 +40,26 @@ def reading(experiment: Experiment) -> Iterator[Piece]:
     plan = experiment.config.images
     if plan is None or plan.anatomy is None:
         return
-    told = plan.anatomy.model_dump_json()
     for name in plan.conditional:
-        needs = tuple(generation(name, run) for run in experiment.runs)
-        names = [experiment.images(name, run).name for run in experiment.runs]
-        key = " ".join([told, *names])
-        do = bound(_read_off, experiment, name, plan.anatomy)
-        yield Piece(f"read anatomy off {name}", do, lambda key=key: key, needs)
+        yield _reading(experiment, name, plan.anatomy)
+
+
+def _reading(experiment: Experiment, name: str, plan: AnatomyPlan) -> Piece:
+    needs = tuple(generation(name, run) for run in experiment.runs)
+    names = [experiment.images(name, run).name for run in experiment.runs]
+    key = " ".join([plan.model_dump_json(), *names])
+    do = bound(_read_off, experiment, name, plan)
+    return Piece(f"read anatomy off {name}", do, lambda: key, needs)
 
 
 def anatomy_rows(experiment: Experiment) -> list[dict[str, Any]]:
     """A row per training and measurement: how it changes, and the reader's error."""
     plan, rows = experiment.config.images, []
-    for name in plan.conditional if plan else ():
+    if plan is None or plan.anatomy is None:
+        return rows
+    for name in plan.conditional:
         path = _path(experiment, name)
-        if path.is_file():
+        if experiment.done(_reading(experiment, name, plan.anatomy)) and path.is_file():
             rows += json.loads(path.read_text())
     return rows
 

@@ -30,16 +30,22 @@ def measuring(experiment: Experiment) -> Iterator[Piece]:
     if plan is None:
         return
     for name in dict.fromkeys((*plan.trainings, *plan.conditional)):
-        needs = tuple(generation(name, run) for run in experiment.runs)
-        do = bound(_measure, experiment, name)
-        yield Piece(f"measure images of {name}", do, _key(experiment, name), needs)
+        yield _measurement(experiment, name)
     for name in plan.memorisation:
         for run in experiment.runs:
-            do = bound(_memorisation, experiment, name, run)
-            needs = (generation(name, run),)
-            yield Piece(
-                f"memorisation of {name}, {run}", do, _images_key(experiment, name, run), needs
-            )
+            yield _memory(experiment, name, run)
+
+
+def _measurement(experiment: Experiment, name: str) -> Piece:
+    needs = tuple(generation(name, run) for run in experiment.runs)
+    do = bound(_measure, experiment, name)
+    return Piece(f"measure images of {name}", do, _key(experiment, name), needs)
+
+
+def _memory(experiment: Experiment, name: str, run: Run) -> Piece:
+    do = bound(_memorisation, experiment, name, run)
+    key = _images_key(experiment, name, run)
+    return Piece(f"memorisation of {name}, {run}", do, key, (generation(name, run),))
 
 
 def _key(experiment: Experiment, name: str) -> Callable[[], str]:
@@ -82,7 +88,7 @@ def _remembered(experiment: Experiment, file: str) -> Iterator[tuple[str, Run, P
     for name in plan.memorisation if plan else ():
         for run in experiment.runs:
             path = _memory_folder(experiment, name, run) / file
-            if path.is_file():
+            if experiment.done(_memory(experiment, name, run)) and path.is_file():
                 yield name, run, path
 
 
@@ -109,7 +115,7 @@ def _rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
     plan = experiment.config.images
     for name in dict.fromkeys((*plan.trainings, *plan.conditional)) if plan else ():
         path = image_folder(experiment, name) / "measures.json"
-        if path.is_file():
+        if experiment.done(_measurement(experiment, name)) and path.is_file():
             yield from json.loads(path.read_text())
 
 

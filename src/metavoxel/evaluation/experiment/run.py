@@ -58,7 +58,7 @@ def experiment(
 
 
 def _pieces(this: Experiment) -> Pieces:
-    return Pieces(this.out / "pieces", [*work(this), *measuring(this), *reading(this)])
+    return Pieces(this.pieces, [*work(this), *measuring(this), *reading(this)])
 
 
 def _help(path: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table, as_table, identity, join
 from metavoxel.evaluation.experiment.coded import as_labels, as_numbers, codings
 from metavoxel.evaluation.experiment.config import ExperimentConfig, Simulation, SystemPlan
-from metavoxel.evaluation.experiment.pieces import Piece, slug
+from metavoxel.evaluation.experiment.pieces import Piece, Pieces, slug
 from metavoxel.evaluation.questions import answer_question, records_with, rows_of
 from metavoxel.evaluation.specialists.training import train_specialist
 from metavoxel.evaluation.systems import (
@@ -170,6 +170,15 @@ class Experiment:
         if plan.specialists:
             return [parse_question(s.question) for s in plan.specialists]
         return [parse_question(q) for q in plan.questions or self.config.questions]
+
+    @property
+    def pieces(self) -> Path:
+        """The folder of the records of what is done."""
+        return self.out / "pieces"
+
+    def done(self, piece: Piece) -> bool:
+        """Whether a piece is done as the configuration is now."""
+        return Pieces(self.pieces, ()).done(piece)
 
     def images(self, training: str, run: Run) -> Path:
         """Where the generated images of a training are kept."""
