@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -220,3 +221,26 @@ def test_the_line_of_an_ablation_is_the_reference() -> None:
     assert [np.asarray(line.get_xdata())[0] for line in mae.get_lines()] == [7, 5, 7]
     assert [np.asarray(line.get_xdata())[0] for line in fid.get_lines()[1:]] == [2]
     assert [t.get_text() for t in mae.get_yticklabels()] == ["whole", "without"]
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_titles_and_ticks_of_an_ablation_do_not_overlap(count: int) -> None:
+    """Seven long names at most four in a row, each panel with its own systems."""
+    names = [f"prior_stroke_{i}: accuracy" for i in range(count)]
+    rows = [
+        {"system": system, **{name: score(x, x - 0.05, x + 0.05) for name in names}}
+        for system, x in (("population mean / majority", 0.75), ("MetaVoxel", 0.8))
+    ]
+    fig = charts.ablation(rows)
+    fig.canvas.draw()
+    assert len(fig.axes) == count
+    for boxes in (
+        [ax.title.get_window_extent() for ax in fig.axes],
+        [
+            text.get_window_extent()
+            for ax in fig.axes
+            for at, text in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+            if ax.get_xlim()[0] <= at <= ax.get_xlim()[1]
+        ],
+    ):
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

@@ -6,6 +6,7 @@ Systems and splits differ in colour and, for print in grey, in marker, dash or h
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from metavoxel.schema import Schema
 _MARKERS, _DASHES, _HATCHES = "osD^v", ("-", "--", ":", "-.", (0, (5, 1, 1, 1))), ("", "///", "...")
 _CALIBRATED = (0.9, 1.1)  # variance over squared error that may be called calibrated
 _BINS = 14
+_PANELS = 4  # side by side in an ablation
+_TITLE = 18  # letters of a panel's title in a line
 _SHARE = "share (%)"
 
 Row = Mapping[str, Any]
@@ -216,18 +219,22 @@ def ablation(rows: Sequence[Row], reference: str | None = None) -> Figure:
     systems = _names(rows, "system")
     reference = systems[0] if reference is None else reference
     titles = list(dict.fromkeys(key for row in rows for key in row if key != "system"))
+    lines = math.ceil(len(titles) / _PANELS)
+    columns = math.ceil(len(titles) / lines)
     with plt.rc_context(STYLE):
-        size = (WIDTH, 0.7 + 0.24 * len(systems))
+        size = (WIDTH, (0.7 + 0.24 * len(systems)) * lines)
         fig, axes = plt.subplots(
-            1, len(titles), figsize=size, layout="constrained", squeeze=False, sharey=True
+            lines, columns, figsize=size, layout="constrained", squeeze=False, sharey=True
         )
-        for ax, title in zip(axes[0], titles, strict=True):
+        for ax in axes.flat[len(titles) :]:
+            ax.remove()
+        for ax, title in zip(axes.flat, titles, strict=False):
             scores = {row["system"]: _score(row.get(title)) for row in rows}
             if reference in scores:
                 ax.axvline(scores[reference].value, color="0.6", lw=1, zorder=0)
             _dots(ax, scores, systems)
-            ax.set_title(title, fontsize=9)
-            ax.locator_params(axis="x", nbins=4)
+            ax.set_title(textwrap.fill(title.replace("_", " "), _TITLE), fontsize=9)
+            ax.locator_params(axis="x", nbins=3)
     return fig
 
 
