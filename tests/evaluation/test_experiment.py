@@ -280,6 +280,25 @@ def test_a_wrong_plan_is_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"set": {"training.split": "folds"}}, r"run.yaml, key training.split: "),
+        ({"set": {"training.split.fold": 0}}, r"run.yaml: .*training.split.kind is missing"),
+        ({"set": {"training.joint.steps.x": 1}}, 'training.joint.steps is "4". Set training'),
+        ({"set": {"training.joint.step": 1}}, "no key training.joint.step. Remove"),
+        ({"folds": [-1]}, r"run.yaml, key training.split.folds.fold: "),
+    ],
+)
+def test_what_a_plan_sets_wrongly_is_told_before_anything_is_done(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    path, out = write_plan(tmp_path, **changes), tmp_path / "out"
+    with pytest.raises(MetaVoxelError, match=says):
+        experiment(path, out, QUIET)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"questions": ["age | image, sex", "age | image, height"]},

@@ -13,7 +13,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.inference.query import parse_question
 from metavoxel.schema import explain, read_yaml
-from metavoxel.training.config import FractionSplit, RunConfig
+from metavoxel.training.config import RunConfig, read_config
 
 
 class Simulation(Strict):
@@ -49,19 +49,20 @@ class TrainingPlan(Strict):
         Raises MetaVoxelError naming the key at fault.
         """
         path = folder / self.config
-        data: dict[str, Any] = dict(read_yaml(path))
+        known = read_config(path).variables or ()
+        data: dict[str, Any] = dict(read_yaml(path) or {})
         if self.variables is not None:
-            variables = data["schema"]["variables"]
-            unknown = [v for v in self.variables if v not in variables]
+            unknown = [v for v in self.variables if v not in known]
             if unknown:
                 raise MetaVoxelError(f'{path}: there is no variable "{unknown[0]}".')
+            variables = data["schema"]["variables"]
             data["schema"] = {"variables": {v: variables[v] for v in self.variables}}
-        for key, value in {**common, **self.set, "training.seed": seed}.items():
-            _put(data, key.split("."), value)
-        split = {"kind": FractionSplit().kind, **(data["training"].get("split") or {})}
-        which = "fold" if split["kind"] == "folds" else "seed"
-        data["training"]["split"] = {**split, which: fold}
         try:
+            for key, value in {**common, **self.set, "training.seed": seed}.items():
+                _put(data, key.split("."), value)
+            split = RunConfig.model_validate(data).training.split
+            which = "fold" if split.kind == "folds" else "seed"
+            data["training"]["split"] = {**split.model_dump(), which: fold}
             config = RunConfig.model_validate(data)
         except ValidationError as error:
             raise explain(error, str(path)) from None
@@ -180,7 +181,13 @@ def read_experiment(path: Path) -> ExperimentConfig:
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        data[key] = dict(data.get(key) or {})
+    for i, key in enumerate(keys[:-1]):
+        inner = data.get(key) or {}
+        if not isinstance(inner, dict):
+            above = ".".join(keys[: i + 1])
+            raise MetaVoxelError(
+                f'There is no key {".".join(keys)} to set: {above} is "{inner}". Set {above}.'
+            )
+        data[key] = dict(inner)
         data = data[key]
     data[keys[-1]] = value
