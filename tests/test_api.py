@@ -21,7 +21,7 @@ from metavoxel.data.synthetic import write_samples
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
-from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import BEFORE, MetaVoxel, ModelConfig, load_model, save_model
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import read_config
 
@@ -232,18 +232,22 @@ def test_noise_is_not_predicted_where_nothing_else_is_left(variable: str) -> Non
         build(diffusion={f"{variable}_prediction": "epsilon"})
 
 
-def test_a_model_from_before_images_had_a_schedule_of_their_own_keeps_its_one(
-    tmp_path: Path,
-) -> None:
+def test_a_model_from_before_a_setting_was_keeps_what_it_was_trained_with(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    save_model(build(diffusion={"image_schedule": None}), folder)
+    save_model(build(diffusion=BEFORE), folder)
     settings = (folder / "config.yaml").read_text()
-    assert "  image_schedule: null\n" in settings
-    (folder / "config.yaml").write_text(settings.replace("  image_schedule: null\n", ""))
-    processes = load_model(folder).process.processes
+    for line in ("  image_schedule: null\n", "  continuous_prior: normal\n"):
+        assert line in settings
+        settings = settings.replace(line, "")
+    (folder / "config.yaml").write_text(settings)
+    model = load_model(folder)
+    processes = model.process.processes
     assert torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
-    now = build().process.processes
-    assert not torch.equal(now["image"].schedule.table, now["age"].schedule.table)
+    assert not model.config.diffusion.fits_mixtures
+    now = build()
+    assert now.config.diffusion.fits_mixtures
+    processes = now.process.processes
+    assert not torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
 
 
 def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metavoxel.files import version_of
+from metavoxel.files import SMALL, version_of
 
 
 def test_a_gzip_file_is_known_by_what_it_holds_whenever_it_was_written(tmp_path: Path) -> None:
@@ -26,7 +26,16 @@ def test_a_damaged_gzip_file_has_a_version_too(tmp_path: Path) -> None:
     assert version_of(tmp_path / "scan.nii.gz")
 
 
-@pytest.mark.parametrize("content", [b"", b"image"])
+def test_a_small_file_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    scan, copy, other = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    scan.write_bytes(b"slice")
+    copy.write_bytes(b"slice")
+    os.utime(copy, (0, 0))
+    other.write_bytes(b"clise")
+    assert version_of(scan) == version_of(copy) != version_of(other)
+
+
+@pytest.mark.parametrize("content", [bytes(SMALL + 1), b"image" + bytes(SMALL)])
 def test_another_file_is_known_by_its_size_and_time(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
 

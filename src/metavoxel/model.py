@@ -34,6 +34,8 @@ from metavoxel.files import atomic_folder
 from metavoxel.schema import Schema, explain, parse_schema, read_yaml
 
 CHECKSUMS = "checksums.json"
+# What folders mean that were written before these settings were.
+BEFORE = {"image_schedule": None, "continuous_prior": "normal"}
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
@@ -243,7 +245,7 @@ def _continuous(config: DiffusionConfig, schedule: Schedule, scaling: LinearScal
     prediction, std = config.continuous_prediction, scaling.std
     if prediction == "read_out":
         velocity = GaussianProcess(schedule, "v", std)
-        mixed = config.continuous_prior == "mixture"
+        mixed = config.fits_mixtures and scaling.mixture
         return MixtureReadOut(velocity, scaling.mixture) if mixed else GaussianReadOut(velocity)
     # The paper's loss is the plain squared error of the noise, whose variance is 1.
     scale = 1.0 if prediction == "epsilon" else std
@@ -322,8 +324,8 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     schema = parse_schema(data, str(folder / "schema.json"))
     settings = read_yaml(folder / "config.yaml")
     match settings:
-        case {"diffusion": dict(diffusion)}:  # from before images had a schedule of their own
-            diffusion.setdefault("image_schedule", None)
+        case {"diffusion": dict(diffusion)}:
+            settings["diffusion"] = BEFORE | diffusion
     try:
         config = ModelConfig.model_validate(settings)
     except ValidationError as error:

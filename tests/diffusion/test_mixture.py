@@ -166,3 +166,10 @@ def test_the_mixture_of_a_cohort_is_found() -> None:
     assert len(fit_mixture(torch.full((20,), 3.0))) == 1
     even = fit_mixture(2 * torch.rand(1000, generator=g) - 1)
     assert len(even) > 1  # evenly spread is not normal
+
+
+def test_a_few_people_have_no_humps() -> None:
+    two_ages = torch.tensor([-0.5, 0.5])
+    assert len(fit_mixture(two_ages)) == 1
+    assert len(fit_mixture(two_ages.repeat(9))) == 1
+    assert len(fit_mixture(two_ages.repeat(10))) == 2

@@ -163,7 +163,7 @@ class DiffusionConfig(Strict):
         "(read_out)",
     )
     continuous_prior: Literal["normal", "mixture"] = Field(
-        default="normal",
+        default="mixture",
         description="what Bayes' rule takes the values of a continuous variable to be over the "
         "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
         "people, so that an answer that little is known of has the cohort's humps and skew",
@@ -190,6 +190,11 @@ class DiffusionConfig(Strict):
     times: TimesConfig = Field(
         default_factory=CornerTimesConfig, description="which times training sees"
     )
+
+    @property
+    def fits_mixtures(self) -> bool:
+        """Whether the values of continuous variables are described by mixtures of normals."""
+        return self.continuous_prediction == "read_out" and self.continuous_prior == "mixture"
 
     @property
     def schedule_of_images(self) -> ScheduleConfig:

@@ -23,22 +23,26 @@ from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_no
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
+_PEOPLE = 10  # at least, for every normal
 _NARROWEST = 0.1  # normal, over the spread of all values: an age that many share is no spike
-_HALVINGS = 50  # of the interval in which a quantile is looked for
+_HALVINGS = 32  # of the interval in which a quantile is looked for: to 1e-8 of a spread
 _TAIL = 12.0  # standard deviations beyond the outermost mean where it ends
 
 Component = tuple[float, float, float]  # weight, mean, standard deviation
 
 
 def fit_mixture(values: Tensor) -> tuple[Component, ...]:
-    """The mixture of one to six normals that describes values (n,) best by BIC (Schwarz, 1978)."""
+    """The mixture of one to six normals that describes values (n,) best by BIC (Schwarz, 1978).
+
+    n is 2 or more; there are at most as many normals as tens of values.
+    """
     from sklearn.mixture import GaussianMixture  # slow to import, and needed in training alone
 
     x = values.double().numpy()[:, None]
     floor = (_NARROWEST * max(float(x.std()), 1e-3)) ** 2
     fits = [
         GaussianMixture(k, n_init=3, reg_covar=floor, random_state=0).fit(x)
-        for k in range(1, min(_MOST, len(np.unique(x))) + 1)
+        for k in range(1, max(1, min(_MOST, len(np.unique(x)), len(x) // _PEOPLE)) + 1)
     ]
     best: Any = min(fits, key=lambda fit: fit.bic(x))
     parts = zip(best.weights_, best.means_[:, 0], best.covariances_[:, 0, 0] ** 0.5, strict=True)

@@ -15,8 +15,9 @@ from metavoxel.diffusion.mixture import Component, fit_mixture
 class LinearScaling:
     """A continuous variable, mapped linearly so that [low, high] becomes [-1, 1].
 
-    `std` is the standard deviation of the encoded values over the training split; `mixture`, if it
-    was asked for, are the weights, means and standard deviations of normals that describe them.
+    `std` is the standard deviation of the encoded values over the training split; `mixture` are the
+    weights, means and standard deviations of normals that describe them: if there are none, one
+    normal of that standard deviation does.
     """
 
     low: float
@@ -66,7 +67,8 @@ def fit_scaling(
     unscaled = LinearScaling(low, high)
     z = unscaled.encode(values)[:, 0]
     std = float(z.std()) if len(values) > 1 else 1.0
-    return LinearScaling(low, high, max(std, 1e-3), fit_mixture(z) if mixture else ())
+    normals = fit_mixture(z) if mixture and len(values) > 1 else ()
+    return LinearScaling(low, high, max(std, 1e-3), normals)
 
 
 def label_indices(labels: tuple[str, ...], values: list[str]) -> Tensor:

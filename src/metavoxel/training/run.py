@@ -105,8 +105,7 @@ def train(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
-    mixtures = config.model.diffusion.continuous_prior == "mixture"
-    scaled = scalings(schema, parts["train"], mixtures)
+    scaled = scalings(schema, parts["train"], config.model.diffusion.fits_mixtures)
     model = MetaVoxel(schema, config.model, scaled).to(best_device())
     settled = resolve_precision(config, model)
     busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
