@@ -173,3 +173,10 @@ def test_a_few_people_have_no_humps() -> None:
     assert len(fit_mixture(two_ages)) == 1
     assert len(fit_mixture(two_ages.repeat(9))) == 1
     assert len(fit_mixture(two_ages.repeat(10))) == 2
+
+
+def test_one_person_is_no_group() -> None:
+    """Whose height would stand in the model's file."""
+    heights = torch.randn(107, generator=torch.Generator().manual_seed(0))
+    heights[0] = -10.0
+    assert len(fit_mixture(heights)) == 1

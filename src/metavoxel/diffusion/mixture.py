@@ -23,7 +23,7 @@ from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_no
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
-_PEOPLE = 10  # at least, for every normal
+_PEOPLE = 10  # at least, that a normal of several stands for
 _NARROWEST = 0.1  # normal, over the spread of all values: an age that many share is no spike
 _HALVINGS = 32  # of the interval in which a quantile is looked for: to 1e-8 of a spread
 _TAIL = 12.0  # standard deviations beyond the outermost mean where it ends
@@ -32,19 +32,19 @@ Component = tuple[float, float, float]  # weight, mean, standard deviation
 
 
 def fit_mixture(values: Tensor) -> tuple[Component, ...]:
-    """The mixture of one to six normals that describes values (n,) best by BIC (Schwarz, 1978).
-
-    n is 2 or more; there are at most as many normals as tens of values.
-    """
+    """The mixture of one to six normals that describes values (n,), n >= 2, best by BIC (Schwarz,
+    1978), of those whose every normal stands for ten values or more: one person is not a group."""
     from sklearn.mixture import GaussianMixture  # slow to import, and needed in training alone
 
     x = values.double().numpy()[:, None]
     floor = (_NARROWEST * max(float(x.std()), 1e-3)) ** 2
-    fits = [
+    most = max(1, min(_MOST, len(np.unique(x))))
+    fits: list[Any] = [
         GaussianMixture(k, n_init=3, reg_covar=floor, random_state=0).fit(x)
-        for k in range(1, max(1, min(_MOST, len(np.unique(x)), len(x) // _PEOPLE)) + 1)
+        for k in range(1, most + 1)
     ]
-    best: Any = min(fits, key=lambda fit: fit.bic(x))
+    groups = [fit for fit in fits[1:] if len(x) * fit.weights_.min() >= _PEOPLE]
+    best = min([fits[0], *groups], key=lambda fit: fit.bic(x))
     parts = zip(best.weights_, best.means_[:, 0], best.covariances_[:, 0, 0] ** 0.5, strict=True)
     return tuple((float(w), float(m), float(s)) for w, m, s in parts)
 
