@@ -13,7 +13,7 @@ from scipy.stats import kstest, linregress, norm, pearsonr
 from torchmetrics.classification import MulticlassCalibrationError
 
 from metavoxel.evaluation import classification, regression
-from metavoxel.evaluation.distributions import Normal, Sampled, pit_histogram
+from metavoxel.evaluation.distributions import Normal, Quantiles, Sampled, pit_histogram
 from metavoxel.evaluation.measures import (
     calibrated,
     categorical_scores,
@@ -180,6 +180,27 @@ def test_a_normal_is_the_limit_of_its_samples() -> None:
     assert exact.variance == pytest.approx(drawn.variance, rel=0.15)
     assert np.stack(exact.interval(0.8)) == pytest.approx(np.stack(drawn.interval(0.8)), abs=0.25)
     assert exact.pit(truth)[0] == pytest.approx(drawn.pit(truth)[0], abs=0.04)
+
+
+def test_a_normal_that_is_stated_by_its_quantiles_is_that_normal() -> None:
+    """Whose 100 quantiles, taken for draws, made intervals hold a point too many."""
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=50), rng.uniform(0.5, 2, size=50)
+    truth = mean + std * rng.normal(size=50)
+    levels = (np.arange(100) + 0.5) / 100
+    exact = Normal(mean, std)
+    stated = predictive_of(mean[:, None] + std[:, None] * norm.ppf(levels), mean, std)
+    assert isinstance(stated, Quantiles)
+    assert stated.crps(truth) == pytest.approx(exact.crps(truth), abs=2e-3)
+    assert np.array_equal(stated.variance, exact.variance)
+    assert np.array_equal(stated.centre, exact.centre)
+    for level in (0.5, 0.8, 0.9, 0.95):
+        assert stated.nominal(level) == level
+        held = norm.cdf(np.divide(np.subtract(stated.interval(level), mean), std))
+        assert held[1] - held[0] == pytest.approx(level, abs=5e-4)
+    low, high = stated.pit(truth)
+    assert (low <= exact.pit(truth)[0]).all() and (exact.pit(truth)[0] <= high).all()
+    assert high - low == pytest.approx(0.01, abs=0.0051)  # half of it beyond the outermost
 
 
 @pytest.mark.parametrize("draws", [3, 9, 32])

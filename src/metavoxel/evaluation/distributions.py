@@ -102,6 +102,47 @@ class Normal:
         return at, at
 
 
+@dataclass(frozen=True, eq=False)
+class Quantiles:
+    """A distribution that is stated for each record by its mean and standard deviation (n,), and by
+    m evenly spaced quantiles (n, m): the k-th is that of (k - 1/2) / m."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    values: np.ndarray
+
+    @property
+    def variance(self) -> np.ndarray:
+        return np.square(self.std)
+
+    @property
+    def centre(self) -> np.ndarray:
+        return self.mean
+
+    def crps(self, truth: np.ndarray) -> np.ndarray:
+        """The mean of the quantile losses (Laio and Tamea, 2007)."""
+        m = self.values.shape[1]
+        levels, beyond = (np.arange(m) + 0.5) / m, self.values - truth[:, None]
+        return 2 * (((beyond > 0) - levels) * beyond).mean(1)
+
+    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        ends = [(1 - level) / 2, (1 + level) / 2]
+        low, high = np.quantile(self.values, ends, axis=1, method="hazen")
+        return low, high
+
+    def nominal(self, level: float) -> float:
+        """No more is known than from the first quantile to the last."""
+        m = self.values.shape[1]
+        return min(level, (m - 1) / m)
+
+    def pit(self, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From the quantile below the truth to that above it."""
+        m = self.values.shape[1]
+        below = (self.values < truth[:, None]).sum(1)
+        up_to = (self.values <= truth[:, None]).sum(1)
+        return np.maximum(below - 0.5, 0) / m, np.minimum(up_to + 0.5, m) / m
+
+
 def pit_histogram(predictive: Predictive, truth: np.ndarray, bins: int) -> np.ndarray:
     """How many truths (n,) fall in each of the bins of P(variable <= truth), shape (bins,).
 

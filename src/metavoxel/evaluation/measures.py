@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metavoxel.evaluation import classification, regression
-from metavoxel.evaluation.distributions import Normal, Predictive, Sampled
+from metavoxel.evaluation.distributions import Normal, Predictive, Quantiles, Sampled
 from metavoxel.evaluation.scores import Bootstrap, Score, Statistic, mean_of
 from metavoxel.inference.calibration import LEVELS, Calibration
 
@@ -168,7 +168,10 @@ def gains(
 def predictive_of(
     samples: np.ndarray | None, mean: np.ndarray, std: np.ndarray | None
 ) -> Predictive | None:
-    """The distribution behind an answer, if it has one: draws (n, m >= 2), or a stated spread."""
+    """The distribution behind an answer, if it has one: draws (n, m >= 2), or a stated spread; with
+    both, `samples` are the evenly spaced quantiles of what is stated."""
+    if samples is not None and std is not None:
+        return Quantiles(mean, std, samples)
     if samples is not None and samples.shape[1] > 1:
         return Sampled(samples)
     return Normal(mean, std) if std is not None else None

@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int], None]  # (system, records done, of)
 @dataclass(frozen=True, eq=False)
 class SystemAnswers:
     """One system's answers by variable: `points` (n,), numbers or label indices; `samples` (n, m);
-    `probabilities` (n, K) of categoricals; `spreads` (n,), stated standard deviations."""
+    `probabilities` (n, K) of categoricals; `spreads` (n,), stated standard deviations. Where there
+    are both, the samples are the evenly spaced quantiles of what is stated."""
 
     points: Mapping[str, np.ndarray]
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)
