@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.special import ndtr, ndtri
 
 from metavoxel.diffusion.process import over_axes
 from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_normal, velocity
@@ -25,8 +26,8 @@ _OFFSET = 2.0  # before training a network says little: the variance that it lea
 _MOST = 6  # normals in a mixture
 _PEOPLE = 10  # at least, that a normal of several stands for
 _NARROWEST = 0.1  # normal, over the spread of all values: an age that many share is no spike
-_HALVINGS = 32  # of the interval in which a quantile is looked for: to 1e-8 of a spread
-_TAIL = 12.0  # standard deviations beyond the outermost mean where it ends
+_HALVINGS = 24  # of the interval in which a quantile is looked for: to 1e-7 of it
+_TAIL = 12.0  # standard deviations, beyond which none is looked for
 
 Component = tuple[float, float, float]  # weight, mean, standard deviation
 
@@ -77,15 +78,18 @@ class Normals:
         """The probabilities to lie below and above x (B, m), float64."""
         weights = self.logits.double().softmax(1)[:, None]
         standard = (x.double()[:, :, None] - self.mean[:, None]) / self.variance.sqrt()[:, None]
-        below, above = (torch.special.ndtr(sign * standard) for sign in (1, -1))
+        below, above = (ndtr(sign * standard) for sign in (1, -1))
         return (weights * below).sum(2), (weights * above).sum(2)
 
     def quantile(self, below: Tensor, above: Tensor) -> Tensor:
-        """Where these shares (B, m) lie below and above; both are given, as either may be tiny."""
-        reach = _TAIL * self.variance.max(1, keepdim=True).values.sqrt().double()
-        low = (self.mean.min(1, keepdim=True).values - reach).expand(below.shape)
-        high = (self.mean.max(1, keepdim=True).values + reach).expand(below.shape)
-        for _ in range(_HALVINGS):
+        """Where these shares (B, m) lie below and above; both are given, as either may be tiny.
+
+        It lies between the least and the greatest of the quantiles of its normals.
+        """
+        standard = torch.where(below < above, ndtri(below), -ndtri(above)).clamp(-_TAIL, _TAIL)
+        each = self.mean[:, None] + self.variance.sqrt()[:, None] * standard[:, :, None]
+        low, high = each.amin(2), each.amax(2)
+        for _ in range(_HALVINGS if each.shape[2] > 1 else 0):
             middle = (low + high) / 2
             lower, upper = self.tails(middle)
             farther = torch.where(below < above, lower < below, upper > above)
