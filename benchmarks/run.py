@@ -23,19 +23,13 @@ from metavoxel.training.precision import computes_in_bf16
 
 REPETITIONS = 5
 CONFIG = Path(__file__).parents[1] / "configs" / "ixi-cpu.yaml"
-# What IXI's scalars are over the cohort, encoded: two humps, or one.
-HUMPED = ("age", "ventricle_volume")
-TWO, ONE = ((0.55, 0.2, 0.25), (0.45, -0.6, 0.2)), ((1.0, 0.0, 0.4),)
 
 
 def main() -> None:
     config = read_config(CONFIG)
     schema = config.variables
     assert schema is not None
-    scalings = {
-        v: LinearScaling(*(kind.range or (0, 1)), 0.4, TWO if v in HUMPED else ONE)
-        for v, kind in schema.continuous.items()
-    }
+    scalings = {v: LinearScaling(*(kind.range or (0, 1))) for v, kind in schema.continuous.items()}
     torch.manual_seed(0)
     model = MetaVoxel(schema, config.model, scalings)
     native = "in hardware" if computes_in_bf16(torch.device("cpu")) else "emulated"

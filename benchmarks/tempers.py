@@ -57,7 +57,6 @@ class Model:
 
 def run_config(seed: int) -> RunConfig:
     settings = read_yaml(CONFIG)
-    settings["model"]["diffusion"]["continuous_prior"] = "normal"  # a factor is one on the variance
     settings["training"]["seed"] = seed
     settings["training"]["split"] = {
         "kind": "fractions", "train": 0.0535, "validation": 0.006, "test": 0.9405, "seed": seed,

@@ -34,8 +34,7 @@ from metavoxel.files import atomic_folder
 from metavoxel.schema import Schema, explain, parse_schema, read_yaml
 
 CHECKSUMS = "checksums.json"
-# What folders mean that were written before these settings were.
-BEFORE = {"image_schedule": None, "continuous_prior": "normal"}
+BEFORE = {"image_schedule": None}  # what folders mean that were written before this setting was
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
