@@ -1,11 +1,12 @@
 """Whether stated spreads are true of people nobody has seen: as many as it takes to tell.
 
-    python benchmarks/new_people.py FOLDER MODEL [MODEL ...] [--people 4000]
+    python benchmarks/new_people.py FOLDER MODEL [MODEL ...] [--people 4000] [--draws 40]
 
 600 test people leave two points open in how many an interval holds, which is as much as is to be
 shown. So other simulated people (2D slices, as those of configs/experiments/simulated-slices.yaml)
 are drawn, and kept in FOLDER, and every model is asked for their age given the image, in one
-evaluation. Beside them stands the exact posterior, stated as a normal of its spread.
+evaluation. Beside them stands the exact posterior, stated as a normal of its spread. With --draws
+the first 24 are answered by so many samples, too, whose variance should be that which is stated.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from metavoxel.evaluation.measures import continuous_scores
 from metavoxel.evaluation.scores import Bootstrap
 from metavoxel.evaluation.scoring import predictive_for
 from metavoxel.evaluation.systems import SystemAnswers, answer
-from metavoxel.model import best_device, load_model
+from metavoxel.model import MetaVoxel, best_device, load_model
 
 SEED = 77  # of the people; the experiments' have 0
 LEVELS = (50, 80, 90, 95)
+FEW = 24  # people of whom samples are drawn
 
 
 def row(name: str, answers: SystemAnswers, table: Table) -> str:
@@ -39,7 +41,14 @@ def row(name: str, answers: SystemAnswers, table: Table) -> str:
     return f"| {name} | {scores['mae']} | {scores['crps']} | {scores['dispersion']} | {held} |"
 
 
-def main(folder: Path, models: list[Path], people: int) -> None:
+def sampled_over_stated(model: MetaVoxel, table: Table, said: SystemAnswers, draws: int) -> float:
+    """The variance of samples over that which one evaluation states."""
+    images = {v: x[:FEW] for v, x in table.images.items()}
+    drawn = answer(model, ["age"], images, FEW, count=draws, seed=0).samples["age"]
+    return float(drawn.var(1, ddof=1).mean() / np.square(said.spreads["age"][:FEW]).mean())
+
+
+def main(folder: Path, models: list[Path], people: int, draws: int) -> None:
     cohort = folder / f"people-{people}"
     if not cohort.exists():
         simulate(cohort, people, SEED, resolution=4.0, missing=0.0, slices=True)
@@ -55,6 +64,9 @@ def main(folder: Path, models: list[Path], people: int) -> None:
             print(row(EXACT, exact, table))
         said = answer(model, ["age"], table.images, len(table), count=0, seed=0)
         print(row(str(place), said, table), flush=True)
+        if draws:
+            ratio = sampled_over_stated(model, table, said, draws)
+            print(f"  its samples have {ratio:.2f} of the variance that it states", flush=True)
 
 
 if __name__ == "__main__":
@@ -62,5 +74,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("models", type=Path, nargs="+", help="of 2D simulated slices")
     parser.add_argument("--people", type=int, default=4000)
+    parser.add_argument("--draws", type=int, default=0, help="samples of each of the first people")
     given = parser.parse_args()
-    main(given.folder, given.models, given.people)
+    main(given.folder, given.models, given.people, given.draws)
