@@ -39,7 +39,7 @@ def fit_mixture(values: Tensor) -> tuple[Component, ...]:
 
     x = values.double().numpy()[:, None]
     floor = (_NARROWEST * max(float(x.std()), 1e-3)) ** 2
-    most = max(1, min(_MOST, len(np.unique(x))))
+    most = min(_MOST, len(np.unique(x)))
     fits: list[Any] = [
         GaussianMixture(k, n_init=3, reg_covar=floor, random_state=0).fit(x)
         for k in range(1, most + 1)

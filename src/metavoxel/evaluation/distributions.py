@@ -71,8 +71,8 @@ class Sampled:
 
 
 @dataclass(frozen=True, eq=False)
-class Normal:
-    """N(mean, std^2) for each record, as a read-out states it in one evaluation; both (n,)."""
+class Stated:
+    """What one evaluation states for each record: a mean and a standard deviation, both (n,)."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -84,6 +84,11 @@ class Normal:
     @property
     def centre(self) -> np.ndarray:
         return self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class Normal(Stated):
+    """N(mean, std^2) for each record."""
 
     def crps(self, truth: np.ndarray) -> np.ndarray:
         """In closed form (Gneiting and Raftery, 2007)."""
@@ -103,21 +108,11 @@ class Normal:
 
 
 @dataclass(frozen=True, eq=False)
-class Quantiles:
-    """A distribution that is stated for each record by its mean and standard deviation (n,), and by
-    m evenly spaced quantiles (n, m): the k-th is that of (k - 1/2) / m."""
+class Quantiles(Stated):
+    """Any distribution, by m evenly spaced quantiles, too, (n, m): the k-th is that of
+    (k - 1/2) / m."""
 
-    mean: np.ndarray
-    std: np.ndarray
     values: np.ndarray
-
-    @property
-    def variance(self) -> np.ndarray:
-        return np.square(self.std)
-
-    @property
-    def centre(self) -> np.ndarray:
-        return self.mean
 
     def crps(self, truth: np.ndarray) -> np.ndarray:
         """The mean of the quantile losses (Laio and Tamea, 2007)."""
