@@ -34,7 +34,8 @@ from metavoxel.files import atomic_folder
 from metavoxel.schema import Schema, explain, parse_schema, read_yaml
 
 CHECKSUMS = "checksums.json"
-BEFORE = {"image_schedule": None}  # what folders mean that were written before this setting was
+# What folders mean that were written before these settings were.
+BEFORE = {"image_schedule": None, "continuous_prior": "normal"}
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
@@ -110,8 +111,14 @@ class MetaVoxel(nn.Module):
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): the network's prediction of the asked variables (default: all)."""
         clean = self._clean(z, t, asked)
-        read = {} if clean is None else {"clean": clean}
-        return self._tempered(self.denoiser(self.process.seen(z, t), t, asked, **read), t)
+        known = self._known(t)
+        predictions = self.denoiser(self.process.seen(z, t), t, known, asked, clean)
+        return self._tempered(predictions, known)
+
+    def _known(self, t: Times) -> dict[str, Tensor]:
+        """The share (B,) of what it would say that every variable still says at its time."""
+        signal = {v: self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema}
+        return {v: known_share(a) if v in self.schema.images else a for v, a in signal.items()}
 
     @torch.no_grad()
     def _clean(self, z: State, t: Times, asked: Collection[str] | None) -> Clean | None:
@@ -126,16 +133,16 @@ class MetaVoxel(nn.Module):
         images = self.decode({v: z[v][rows] for v in self.schema.images})
         return Clean(rows, torch.cat([*images.values()], dim=1))
 
-    def _tempered(self, predictions: State, t: Times) -> State:
+    def _tempered(self, predictions: State, known: Mapping[str, Tensor]) -> State:
         """The predictions, as sure as held-out people found that they may be."""
         if not self.tempers:
             return predictions
-        signal = [self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema.images]
-        known, out = known_share(torch.stack(signal)).mean(0), dict(predictions)
+        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
+        out = dict(predictions)
         for v in self.tempers.keys() & predictions.keys():
             process = self.process.processes[v]
             assert isinstance(process, ReadOut)
-            out[v] = process.tempered(predictions[v], self.tempers[v].factor(known))
+            out[v] = process.tempered(predictions[v], self.tempers[v].factor(seen))
         return out
 
     def loss(
@@ -302,8 +309,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     try:
         scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
         model = MetaVoxel(schema, config, scalings)
-        for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
-            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        model.autoencoders.load_state_dict(load_file(folder / "autoencoder.safetensors"))
+        model.denoiser.load_state_dict(
+            _silent_where_older(model.denoiser) | load_file(folder / "denoiser.safetensors")
+        )
         if (folder / "tempers.json").is_file():  # older folders have none
             tempers = read_yaml(folder / "tempers.json")
             model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}
@@ -313,6 +322,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
             f"{folder}: the model cannot be read ({reason}). Copy or train it again."
         ) from None
     return model.to(device).eval()
+
+
+def _silent_where_older(denoiser: nn.Module) -> dict[str, Tensor]:
+    """Zeros for the weights that older folders do not have, of maps that say nothing at 0."""
+    return {k: torch.zeros_like(x) for k, x in denoiser.state_dict().items() if ".alone." in k}
 
 
 def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:

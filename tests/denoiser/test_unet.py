@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
 from metavoxel.schema import Schema, parse_schema
 
 SCHEMA = {
@@ -74,9 +77,28 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     z = {"flair": torch.randn(3, 2, 8, 8), "age": torch.randn(3, 1)}
     z |= {"sex": torch.rand(3, 2), "grade": torch.rand(3, 3)}
     t = {v: torch.tensor([0, 10, 1000]) for v in z}
-    got, unet = both(z, t), alone(z, t)
-    terms = both.linear.scalars(z["flair"], z, both.time(t), z)
+    known = {v: torch.rand(3) for v in z}
+    got, unet = both(z, t, known), alone(z, t, known)
+    unseen = 1 - known["flair"]
+    terms = both.linear.scalars(z["flair"], z, both.time(t), known, unseen, z)
     terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
     assert set(terms) == set(z)
     for v, term in terms.items():
         torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)
+
+
+def test_a_folder_from_before_a_linear_part_loads_as_if_it_said_nothing(tmp_path: Path) -> None:
+    network = model()
+    save_model(network, tmp_path / "older")
+    weights = load_file(tmp_path / "older/denoiser.safetensors")
+    older = {k: x for k, x in weights.items() if ".alone." not in k}
+    assert len(older) == len(weights) - 3  # age, sex, grade
+    save_file(older, tmp_path / "older/denoiser.safetensors")
+    assert network.denoiser.linear is not None
+    for part in network.denoiser.linear.alone.values():
+        torch.nn.init.zeros_(part.weight)
+    loaded = load_model(tmp_path / "older")
+    times = dict.fromkeys(network.schema, 500)
+    first, second = (asked_at(x, times, 1) for x in (network, loaded))
+    for v in network.schema:
+        torch.testing.assert_close(first[v], second[v])

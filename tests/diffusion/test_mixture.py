@@ -84,9 +84,9 @@ def test_of_one_normal_it_is_the_gaussian_read_out() -> None:
     )
 
 
-@pytest.mark.parametrize("steps", [1, 5, 50])
+@pytest.mark.parametrize(("steps", "in_turn"), [(1, False), (5, False), (50, False), (50, True)])
 @pytest.mark.parametrize(("eta", "precision"), [(0.0, 0.0), (-1.5, 2.0)])
-def test_samples_have_the_humps(steps: int, eta: float, precision: float) -> None:
+def test_samples_have_the_humps(steps: int, in_turn: bool, eta: float, precision: float) -> None:
     """Kolmogorov-Smirnov against the density, in however few steps; the quantiles likewise."""
     read, n = read_out(), 4000
     process = JointProcess({"age": read}, {"age": (1,)})
@@ -95,7 +95,7 @@ def test_samples_have_the_humps(steps: int, eta: float, precision: float) -> Non
         return {"age": said(eta, precision).expand(len(z["age"]), 2)}
 
     generator = torch.Generator().manual_seed(0)
-    settings = SamplingConfig(steps=steps)
+    settings = SamplingConfig(steps=steps, scalars_in_turn=in_turn)
     z = sample(denoise, process, Condition(n), ["age"], settings, generator)["age"][:, 0]
     density = cohort_density(GRID) * torch.exp(eta * GRID - precision * GRID**2 / 2)
     below = density.cumsum(0) / density.sum()
@@ -142,6 +142,24 @@ def test_the_loss_teaches_what_the_rest_says_at_every_time(
     truth = gradients(said(eta, precision))
     assert (truth.mean(0).abs() < 5 * truth.std(0) / n**0.5 + 1e-5).all()
     assert gradients(said(2 * eta, 2 * precision))[:, 1].mean() < 0  # the variance must grow
+
+
+def test_the_velocity_teaches_the_mean_and_nothing_of_the_variance() -> None:
+    """Of the same z_0, other noise: it moves the velocity alone, and so the mean's gradient alone."""
+    process, n = read_out(), 50
+    z0 = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
+
+    def gradients(seed: int) -> Tensor:
+        read = said(-1.0, 4.0).repeat(n, 1).requires_grad_()
+        noise = torch.randn(n, 1, generator=torch.Generator().manual_seed(seed))
+        process.loss(read, z0, torch.full((n,), 300), noise).sum().backward()
+        assert read.grad is not None
+        return read.grad
+
+    one, other = gradients(1), gradients(2)
+    assert not torch.isclose(one[:, 0], other[:, 0]).any()
+    torch.testing.assert_close(one[:, 1], other[:, 1])
+    assert one[:, 1].abs().min() > 0
 
 
 def test_a_temper_leaves_the_cohort_alone() -> None:

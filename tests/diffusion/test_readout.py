@@ -87,7 +87,8 @@ def test_the_loss_teaches_mean_and_variance_at_every_time(t: int, std: float) ->
     assert gradients(0.3, std**2 / 2)[:, 1].mean() < -0.04
 
 
-def test_a_constant_read_out_samples_its_own_distribution() -> None:
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_a_constant_read_out_samples_its_own_distribution(in_turn: bool) -> None:
     """If the rest says N(m, r) and p, the samples are N(m, r) and p, and so is one evaluation."""
     n, mean, std = 4000, 0.3, 0.2
     p = torch.tensor([0.2, 0.5, 0.3])
@@ -106,7 +107,7 @@ def test_a_constant_read_out_samples_its_own_distribution() -> None:
 
     generator = torch.Generator().manual_seed(0)
     condition, asked = Condition(n), ["age", "group"]
-    z = sample(denoise, process, condition, asked, SamplingConfig(steps=100), generator)
+    z = sample(denoise, process, condition, asked, SamplingConfig(steps=100, scalars_in_turn=in_turn), generator)
     assert abs(z["age"].mean() - mean) < 4 * std / n**0.5 + 0.002
     assert abs(z["age"].std() / std - 1) < 0.05
     assert (z["group"].mean(0) - p).abs().max() < 4 * (0.25 / n) ** 0.5
@@ -127,7 +128,7 @@ def test_a_narrow_answer_keeps_its_spread_in_few_steps(steps: int, std: float) -
         return {"age": said.expand(len(z["age"]), 2)}
 
     generator = torch.Generator().manual_seed(0)
-    n, settings = 4000, SamplingConfig(steps=steps)
+    n, settings = 4000, SamplingConfig(steps=steps, scalars_in_turn=False)
     z = sample(denoise, process, Condition(n), ["age"], settings, generator)["age"]
     assert float(z.mean()) == pytest.approx(0.3, abs=4 * std / n**0.5)
     assert float(z.var() / std**2) == pytest.approx(1, abs=4 * (2 / n) ** 0.5)
@@ -149,7 +150,7 @@ def test_two_answers_that_move_together_keep_spread_and_correlation() -> None:
         return said
 
     generator = torch.Generator().manual_seed(0)
-    settings = SamplingConfig(steps=20)
+    settings = SamplingConfig(steps=20, scalars_in_turn=False)
     z = sample(denoise, process, Condition(n), ["a", "b"], settings, generator)
     cov = torch.cov(torch.cat([z["a"], z["b"]], 1).T) / std**2
     assert float(cov[0, 0]) == pytest.approx(1, abs=0.05)

@@ -35,7 +35,7 @@ class TooSure(nn.Module):
         self.still = nn.Parameter(torch.zeros(()))
         self.age = age
 
-    def forward(self, z: dict[str, Tensor], t: dict[str, Tensor], asked: object) -> dict:
+    def forward(self, z: dict[str, Tensor], t: dict[str, Tensor], *_: object) -> dict:
         a = self.age.schedule.alpha_bar(t["image"])[:, None]
         # The elements' mean is sqrt(a) u + noise of variance 1 / ELEMENTS, whatever a.
         precision = 1 + a * ELEMENTS

@@ -163,11 +163,10 @@ class DiffusionConfig(Strict):
         "(read_out)",
     )
     continuous_prior: Literal["normal", "mixture"] = Field(
-        default="normal",
+        default="mixture",
         description="what Bayes' rule takes the values of a continuous variable to be over the "
         "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
-        "people, so that an answer that little is known of has the cohort's humps and skew. Of a "
-        "mixture one evaluation states truer spreads, but samples are too narrow",
+        "people, so that an answer that little is known of has the cohort's humps and skew",
     )
     image_clip: float | None = Field(
         default=None,
@@ -236,6 +235,13 @@ class SamplingConfig(Strict):
         description="an image is drawn after the scalars of its record, asked for or not: "
         "p(scalars | known), then p(image | scalars, known). Otherwise they are marginalised, or "
         "move together with it. Only with exact, and if no part of an image is held",
+    )
+    scalars_in_turn: bool = Field(
+        default=True,
+        description="asked scalars that are read out are drawn one after another, each from what "
+        "one evaluation states of it given those before; otherwise they move together along a "
+        "trajectory of `steps`, as they do where a part of an image is held, or an image moves "
+        "with them. Only with exact",
     )
     image_stop: int = Field(
         default=0,

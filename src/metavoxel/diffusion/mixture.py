@@ -124,11 +124,18 @@ class MixtureReadOut(GaussianReadOut):
         return self.process.clean(self._velocity(self._given(nothing, nothing), zt, t), zt, t)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The velocity's loss, and `VARIANCE_WEIGHT` times the surprise at z_0, as a read-out of
-        one normal has it; 0 is that of the cohort's distribution."""
+        """The velocity's loss, which teaches the mean, and `VARIANCE_WEIGHT` times the surprise at
+        z_0, as a read-out of one normal has it, which teaches the variance; 0 is the surprise of
+        the cohort's distribution.
+
+        The velocity depends on the variance, too, and here at every t. A network that bends the
+        variance to move the mean states a spread that is too wide, and makes up for it by hearing
+        z_t itself: its samples are then too narrow. So each of the two has one teacher.
+        """
         zt = self.noised(z0, t, noise)
-        velocity_loss = self.process.loss(self.combined(prediction, zt, t), z0, t, noise)
         mean, variance = self._read(prediction)
+        moved = self._given(*self._evidence(mean, variance.detach()))
+        velocity_loss = self.process.loss(self._velocity(moved, zt, t), z0, t, noise)
         said = self._given(*self._evidence(mean.detach(), variance))
         nothing = z0.new_zeros(len(z0), 1)
         surprise = self._given(nothing, nothing).log_density(z0) - said.log_density(z0)
@@ -146,6 +153,11 @@ class MixtureReadOut(GaussianReadOut):
         """So the likelihood of a temper is that of a normal with the answer's mean and variance (a
         quasi-likelihood; Wedderburn, 1974): greatest where the stated variance is the errors'."""
         return self.given(prediction).moments()
+
+    def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
+        below = torch.rand((len(prediction), 1), generator=generator, dtype=torch.float64)
+        below = below.to(prediction.device)
+        return self.given(prediction).quantile(below, 1 - below)
 
     def quantiles(self, prediction: Tensor, levels: Tensor) -> Tensor:
         """Those of p(z_0 | rest) at levels (m,): (B, m)."""

@@ -17,6 +17,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metavoxel.diffusion.categorical import CategoricalProcess
@@ -42,6 +43,10 @@ class ReadOut(CombinedProcess):
     @abstractmethod
     def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
         """The prediction (B, k) made less sure by the factor (B, 1) or (1,); 1 leaves it alone."""
+
+    @abstractmethod
+    def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
+        """z_0 ~ p(z_0 | rest), one for each of the predictions (B, k)."""
 
     @abstractmethod
     def log_likelihood(self, prediction: Tensor, z0: Tensor) -> Tensor:
@@ -143,6 +148,11 @@ class GaussianReadOut(ReadOut):
         """Mean and variance of p(z_0 | rest), each (B, 1)."""
         return self._read(prediction)
 
+    def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean, variance = self.moments(prediction)
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        return mean + variance.sqrt() * noise
+
     @property
     def linear_in(self) -> int:
         return 1  # a mixture's variance is the mean of the variances
@@ -202,6 +212,12 @@ class CategoricalReadOut(ReadOut):
         by_chance = (zt * self.process.stationary(zt)).sum(-1, keepdim=True)
         evidence = a * zt[:, : self.process.K] + (1 - a) * by_chance
         return prediction.float() + evidence.clamp_min(1e-30).log()
+
+    def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
+        """By the Gumbel-max trick, as one-hot rows (B, K)."""
+        noise = self.process.noise(len(prediction), (self.process.K,), generator)
+        label = (prediction.float() + noise[:, : self.process.K].to(prediction.device)).argmax(-1)
+        return F.one_hot(label, self.process.K).float()
 
     @property
     def linear_in(self) -> int:

@@ -2,7 +2,9 @@
 
 Two conditioners, one loop. `exact` holds every known variable clean at its own t = 0 and every
 marginalised one at T, and moves the asked ones from T to 0. `repaint` is the paper: one shared
-time, at which the known variables are overwritten with their own forward-noised values.
+time, at which the known variables are overwritten with their own forward-noised values. Scalars
+that are read out need no loop: p(z_0 | known) is what one evaluation states, and the chain rule
+does the rest.
 
 Everything here works on encoded variables: z[name] (B, ...). A denoiser is any function
 (z, t, asked) -> predictions, so that the samplers can be checked with a network or a closed form.
@@ -20,6 +22,7 @@ from torch import Tensor
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.process import Past
+from metavoxel.diffusion.readout import ReadOut
 from metavoxel.diffusion.schedule import Schedule
 
 Denoiser = Callable[[State, Times, Collection[str]], State]
@@ -79,6 +82,8 @@ def sample(
         fields = [v for v in asked if v not in before]
         drawn = sample(denoise, process, condition, fields, settings, generator, watch) | scalars
         return {v: drawn[v] for v in asked}
+    if draws_in_turn(process, condition, asked, settings):
+        return _in_turn(denoise, process, condition, asked, generator, watch)
     run = _exact if settings.conditioner == "exact" else _repaint
     means: State = {}
     stop = min(settings.image_stop, process.T)
@@ -109,6 +114,15 @@ def scalars_before(
     return [v for v in process if v not in (*process.fields, *condition.known)]
 
 
+def draws_in_turn(
+    process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
+) -> bool:
+    """Whether what is asked are scalars that are drawn one after another."""
+    possible = settings.conditioner == "exact" and not condition.held
+    read_out = all(isinstance(process.processes[v], ReadOut) for v in asked)
+    return settings.scalars_in_turn and possible and read_out
+
+
 def one_evaluation(
     denoise: Denoiser,
     process: JointProcess,
@@ -133,6 +147,28 @@ def _corner(
     t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
     z = _on(process.prior(condition.n, generator), condition.device)
     return z | forward_from_clean(process, condition.known, t, generator), t
+
+
+def _in_turn(
+    denoise: Denoiser,
+    process: JointProcess,
+    condition: Condition,
+    asked: Collection[str],
+    generator: torch.Generator,
+    watch: Watch | None,
+) -> State:
+    """p(S | known) by the chain rule: scalar by scalar, given those drawn before, in an order of
+    chance (as any-order autoregressive models; Hoogeboom et al., 2022)."""
+    names, drawn = [*asked], State()
+    for i in torch.randperm(len(names), generator=generator).tolist():
+        v, given = names[i], replace(condition, known={**condition.known, **drawn})
+        z, t = _corner(process, given, generator)
+        read_out, prediction = process.processes[v], denoise(z, t, [v])[v]
+        assert isinstance(read_out, ReadOut)
+        if watch is not None:
+            watch(t, z, {v: read_out.clean(prediction, z[v], t[v])})
+        drawn[v] = read_out.drawn(prediction, generator)
+    return {v: drawn[v] for v in names}
 
 
 def _exact(
