@@ -6,7 +6,8 @@
 shown. So other simulated people (2D slices, as those of configs/experiments/simulated-slices.yaml)
 are drawn, and kept in FOLDER, and every model is asked for their age given the image, in one
 evaluation. Beside them stands the exact posterior, stated as a normal of its spread. With --draws
-the first 24 are answered by so many samples, too, whose variance should be that which is stated.
+the first 24 are answered by so many samples, too, in turn and along a trajectory, whose variance
+should be that which is stated.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ def row(name: str, answers: SystemAnswers, table: Table) -> str:
     return f"| {name} | {scores['mae']} | {scores['crps']} | {scores['dispersion']} | {held} |"
 
 
-def sampled_over_stated(model: MetaVoxel, table: Table, said: SystemAnswers, draws: int) -> float:
+def sampled_over_stated(
+    model: MetaVoxel, table: Table, said: SystemAnswers, draws: int, in_turn: bool
+) -> float:
     """The variance of samples over that which one evaluation states."""
     images = {v: x[:FEW] for v, x in table.images.items()}
-    drawn = answer(model, ["age"], images, FEW, count=draws, seed=0).samples["age"]
+    settings = model.config.sampling.model_copy(update={"scalars_in_turn": in_turn})
+    drawn = answer(model, ["age"], images, FEW, draws, 0, settings).samples["age"]
     return float(drawn.var(1, ddof=1).mean() / np.square(said.spreads["age"][:FEW]).mean())
 
 
@@ -65,8 +69,9 @@ def main(folder: Path, models: list[Path], people: int, draws: int) -> None:
         said = answer(model, ["age"], table.images, len(table), count=0, seed=0)
         print(row(str(place), said, table), flush=True)
         if draws:
-            ratio = sampled_over_stated(model, table, said, draws)
-            print(f"  its samples have {ratio:.2f} of the variance that it states", flush=True)
+            turn, path = (sampled_over_stated(model, table, said, draws, x) for x in (True, False))
+            print(f"  its samples have {turn:.2f} of the variance that it states,", end=" ")
+            print(f"{path:.2f} along a trajectory", flush=True)
 
 
 if __name__ == "__main__":

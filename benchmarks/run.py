@@ -42,12 +42,14 @@ def answers(model: MetaVoxel) -> dict[str, Callable[[], object]]:
     image = torch.rand(1, 1, *next(iter(model.schema.images.values())).shape)
     asked, known = [*model.schema.scalars], {"image": image}
     exact = model.config.sampling
+    together = exact.model_copy(update={"scalars_in_turn": False})
     paper = exact.model_copy(
         update={"conditioner": "repaint", "spacing": "uniform", "order": 1, "point": "samples"}
     )
     return {
         "one evaluation": lambda: ask(model, asked, known, 1, 0, 0, exact),
-        "3 samples x 50 steps, exact": lambda: ask(model, asked, known, 1, 3, 0, exact),
+        "3 samples, scalar by scalar": lambda: ask(model, asked, known, 1, 3, 0, exact),
+        "3 samples x 50 steps, exact": lambda: ask(model, asked, known, 1, 3, 0, together),
         "3 samples x 50 steps, repaint": lambda: ask(model, asked, known, 1, 3, 0, paper),
         "the image's encoding alone": lambda: model.encode(known),
     }

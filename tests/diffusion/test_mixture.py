@@ -145,7 +145,7 @@ def test_the_loss_teaches_what_the_rest_says_at_every_time(
 
 
 def test_the_velocity_teaches_the_mean_and_nothing_of_the_variance() -> None:
-    """Of the same z_0, other noise: it moves the velocity alone, and so the mean's gradient alone."""
+    """Other noise moves the velocity alone, and so the gradient of the mean alone."""
     process, n = read_out(), 50
     z0 = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
 

@@ -107,7 +107,14 @@ def test_a_constant_read_out_samples_its_own_distribution(in_turn: bool) -> None
 
     generator = torch.Generator().manual_seed(0)
     condition, asked = Condition(n), ["age", "group"]
-    z = sample(denoise, process, condition, asked, SamplingConfig(steps=100, scalars_in_turn=in_turn), generator)
+    z = sample(
+        denoise,
+        process,
+        condition,
+        asked,
+        SamplingConfig(steps=100, scalars_in_turn=in_turn),
+        generator,
+    )
     assert abs(z["age"].mean() - mean) < 4 * std / n**0.5 + 0.002
     assert abs(z["age"].std() / std - 1) < 0.05
     assert (z["group"].mean(0) - p).abs().max() < 4 * (0.25 / n) ** 0.5

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from test_closed_form import assert_conditional, ids
 
 from metavoxel.diffusion.categorical import CategoricalProcess, Kernel
 from metavoxel.diffusion.config import SamplingConfig
@@ -14,7 +15,6 @@ from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
 from metavoxel.inference.samplers import Condition, Denoiser, sample
-from test_closed_form import assert_conditional, ids
 from toy import Toy, all_subsets, make_line, make_process, make_toy, only
 
 TOY, LINE = make_toy(), make_line(0.9, 0.3, evidence=2)
@@ -55,9 +55,7 @@ def check(toy: Toy, known: Collection[str], asked: Sequence[str], kernel: Kernel
     process, n, shown = read_outs(toy, kernel), 4000, []
     generator = torch.Generator().manual_seed(0)
     evidence = only(toy.draw(n, generator), [v for v in toy.names if v in known])
-    drawn = sample(
-        perfect(toy, shown), process, Condition(n, evidence), asked, IN_TURN, generator
-    )
+    drawn = sample(perfect(toy, shown), process, Condition(n, evidence), asked, IN_TURN, generator)
     assert [*drawn] == [*asked]
     order = [v for _, (v,) in shown]
     assert sorted(order) == sorted(asked)  # one evaluation for each

@@ -34,19 +34,19 @@ class LinearParts(nn.Module):
         embedding: int,
     ) -> None:
         super().__init__()
-        elements, width_of_all = shown * math.prod(grid), sum(state for state, _ in scalars.values())
+        states = {v: state for v, (state, _) in scalars.items()}
+        elements, together = shown * math.prod(grid), sum(states.values())
         self.read_outs = nn.ModuleDict(
             {v: ReadOut(elements, width) for v, (_, width) in scalars.items()}
         )
         self.regressions = nn.ModuleDict(
-            {v: Effect(width_of_all, width, (), embedding) for v, (_, width) in scalars.items()}
+            {v: Effect(together, width, (), embedding) for v, (_, width) in scalars.items()}
         )
-        states = {v: state for v, (state, _) in scalars.items()}
         self.alone = nn.ModuleDict(
             {v: Alone(v, states, width) for v, (_, width) in scalars.items()}
         )
         self.neighbourhood = Neighbourhood(len(grid), shown, out, embedding)
-        self.effect = Effect(width_of_all, out, grid, embedding)
+        self.effect = Effect(together, out, grid, embedding)
 
     def scalars(
         self,

@@ -73,7 +73,11 @@ class JointTraining(Strict):
         ge=0,
         description="samples per validation record behind the logged CRPS; 0 turns it off",
     )
-    answer_steps: int = Field(default=10, ge=1, description="reverse steps behind the logged CRPS")
+    answer_steps: int = Field(
+        default=10,
+        ge=1,
+        description="reverse steps behind the logged CRPS, where scalars are not drawn in turn",
+    )
     answers_every: int = Field(default=4, ge=1, description="validations between logged answers")
 
 
