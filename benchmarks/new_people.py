@@ -1,6 +1,7 @@
 """Whether stated spreads are true of people nobody has seen: as many as it takes to tell.
 
     python benchmarks/new_people.py FOLDER MODEL [MODEL ...] [--people 4000] [--draws 40]
+        [--given VARIABLE ...]
 
 600 test people leave two points open in how many an interval holds, which is as much as is to be
 shown. So other simulated people (2D slices, as those of configs/experiments/simulated-slices.yaml)
@@ -8,11 +9,15 @@ are drawn, and kept in FOLDER, and every model is asked for their age given the 
 evaluation. Beside them stands the exact posterior, stated as a normal of its spread. With --draws
 the first 24 are answered by so many samples, too, in turn and along a trajectory, whose variance
 should be that which is stated.
+
+With --given they are asked the age given other variables than the image, or given none. Beside the
+models then stand the people themselves: the ages of those who are alike in what is given.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +34,19 @@ from metavoxel.model import MetaVoxel, best_device, load_model
 
 SEED = 77  # of the people; the experiments' have 0
 LEVELS = (50, 80, 90, 95)
+Known = Mapping[str, np.ndarray]
 FEW = 24  # people of whom samples are drawn
+
+
+def alike(table: Table, given: Sequence[str]) -> SystemAnswers:
+    """The ages of the people who have the same labels, as 100 quantiles."""
+    ages, labels = table.scalars["age"], np.stack([table.scalars[v] for v in given] or [[]], 1)
+    group = np.unique(labels, axis=0, return_inverse=True)[1] if given else np.zeros(len(ages), int)
+    levels = (np.arange(100) + 0.5) / 100
+    of = [ages[group == g] for g in range(group.max() + 1)]
+    points, spreads = (np.array([f(x) for x in of])[group] for f in (np.mean, np.std))
+    samples = np.stack([np.quantile(x, levels) for x in of])[group]
+    return SystemAnswers({"age": points}, {"age": samples}, {}, {"age": spreads})
 
 
 def row(name: str, answers: SystemAnswers, table: Table) -> str:
@@ -43,16 +60,16 @@ def row(name: str, answers: SystemAnswers, table: Table) -> str:
 
 
 def sampled_over_stated(
-    model: MetaVoxel, table: Table, said: SystemAnswers, draws: int, in_turn: bool
+    model: MetaVoxel, known: Known, said: SystemAnswers, draws: int, in_turn: bool
 ) -> float:
     """The variance of samples over that which one evaluation states."""
-    images = {v: x[:FEW] for v, x in table.images.items()}
+    few = {v: x[:FEW] for v, x in known.items()}
     settings = model.config.sampling.model_copy(update={"scalars_in_turn": in_turn})
-    drawn = answer(model, ["age"], images, FEW, draws, 0, settings).samples["age"]
+    drawn = answer(model, ["age"], few, FEW, draws, 0, settings).samples["age"]
     return float(drawn.var(1, ddof=1).mean() / np.square(said.spreads["age"][:FEW]).mean())
 
 
-def main(folder: Path, models: list[Path], people: int, draws: int) -> None:
+def main(folder: Path, models: list[Path], people: int, draws: int, given: list[str]) -> None:
     cohort = folder / f"people-{people}"
     if not cohort.exists():
         simulate(cohort, people, SEED, resolution=4.0, missing=0.0, slices=True)
@@ -62,14 +79,17 @@ def main(folder: Path, models: list[Path], people: int, draws: int) -> None:
     for i, place in enumerate(models):
         model = load_model(place, best_device())
         table = as_table(model.schema, read_cohort(cohort, model.schema))
-        if i == 0:
+        known = {v: x for v, x in {**table.images, **table.scalars}.items() if v in given}
+        if i == 0 and given == ["image"]:
             exact = exact_answers(cohort, model.schema, "age", tuple(table.subjects))
             assert exact is not None  # a simulated cohort has its truth
             print(row(EXACT, exact, table))
-        said = answer(model, ["age"], table.images, len(table), count=0, seed=0)
+        elif i == 0 and "image" not in given:
+            print(row("people alike", alike(table, given), table))
+        said = answer(model, ["age"], known, len(table), count=0, seed=0)
         print(row(str(place), said, table), flush=True)
         if draws:
-            turn, path = (sampled_over_stated(model, table, said, draws, x) for x in (True, False))
+            turn, path = (sampled_over_stated(model, known, said, draws, x) for x in (True, False))
             print(f"  its samples have {turn:.2f} of the variance that it states,", end=" ")
             print(f"{path:.2f} along a trajectory", flush=True)
 
@@ -80,5 +100,6 @@ if __name__ == "__main__":
     parser.add_argument("models", type=Path, nargs="+", help="of 2D simulated slices")
     parser.add_argument("--people", type=int, default=4000)
     parser.add_argument("--draws", type=int, default=0, help="samples of each of the first people")
-    given = parser.parse_args()
-    main(given.folder, given.models, given.people, given.draws)
+    parser.add_argument("--given", nargs="*", default=["image"], help="what is known of them")
+    options = parser.parse_args()
+    main(options.folder, options.models, options.people, options.draws, options.given)
