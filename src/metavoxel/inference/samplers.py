@@ -22,7 +22,7 @@ from torch import Tensor
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.process import Past
-from metavoxel.diffusion.readout import ReadOut
+from metavoxel.diffusion.readout import CategoricalReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule
 
 Denoiser = Callable[[State, Times, Collection[str]], State]
@@ -158,17 +158,22 @@ def _in_turn(
     watch: Watch | None,
 ) -> State:
     """p(S | known) by the chain rule: scalar by scalar, given those drawn before, in an order of
-    chance (as any-order autoregressive models; Hoogeboom et al., 2022)."""
-    names, drawn = [*asked], State()
-    for i in torch.randperm(len(names), generator=generator).tolist():
-        v, given = names[i], replace(condition, known={**condition.known, **drawn})
+    chance (as any-order autoregressive models; Hoogeboom et al., 2022), numbers before labels.
+
+    What numbers say of a label is smooth in them; what a rare label says of a number has to be
+    learnt from its few people.
+    """
+    names = [[*asked][i] for i in torch.randperm(len(asked), generator=generator).tolist()]
+    drawn: State = {}
+    for v in sorted(names, key=lambda v: isinstance(process.processes[v], CategoricalReadOut)):
+        given = replace(condition, known={**condition.known, **drawn})
         z, t = _corner(process, given, generator)
         read_out, prediction = process.processes[v], denoise(z, t, [v])[v]
         assert isinstance(read_out, ReadOut)
         if watch is not None:
             watch(t, z, {v: read_out.clean(prediction, z[v], t[v])})
         drawn[v] = read_out.drawn(prediction, generator)
-    return {v: drawn[v] for v in names}
+    return {v: drawn[v] for v in asked}
 
 
 def _exact(
