@@ -33,7 +33,10 @@ Samples = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, max=2**63 - 1, help="the same seed gives the same answer")
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="reverse steps of the sampler")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="reverse steps of images, and of scalars not drawn in turn"),
+]
 Variable = Annotated[
     str | None, typer.Option(help="which image this is, where the model has several")
 ]
