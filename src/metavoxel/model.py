@@ -251,8 +251,10 @@ def _continuous(config: DiffusionConfig, schedule: Schedule, scaling: LinearScal
     prediction, std = config.continuous_prediction, scaling.std
     if prediction == "read_out":
         velocity = GaussianProcess(schedule, "v", std)
-        mixed = config.fits_mixtures and scaling.mixture
-        return MixtureReadOut(velocity, scaling.mixture) if mixed else GaussianReadOut(velocity)
+        if not (config.fits_mixtures and scaling.mixture):
+            return GaussianReadOut(velocity)
+        both = config.variance_learns_from == "likelihood and velocity"
+        return MixtureReadOut(velocity, scaling.mixture, both)
     # The paper's loss is the plain squared error of the noise, whose variance is 1.
     scale = 1.0 if prediction == "epsilon" else std
     return GaussianProcess(schedule, prediction, scale, config.continuous_clip)
@@ -310,9 +312,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
         scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
         model = MetaVoxel(schema, config, scalings)
         model.autoencoders.load_state_dict(load_file(folder / "autoencoder.safetensors"))
-        model.denoiser.load_state_dict(
-            _silent_where_older(model.denoiser) | load_file(folder / "denoiser.safetensors")
-        )
+        model.denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
         if (folder / "tempers.json").is_file():  # older folders have none
             tempers = read_yaml(folder / "tempers.json")
             model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}
@@ -322,11 +322,6 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
             f"{folder}: the model cannot be read ({reason}). Copy or train it again."
         ) from None
     return model.to(device).eval()
-
-
-def _silent_where_older(denoiser: nn.Module) -> dict[str, Tensor]:
-    """Zeros for the weights that older folders do not have, of maps that say nothing at 0."""
-    return {k: torch.zeros_like(x) for k, x in denoiser.state_dict().items() if ".alone." in k}
 
 
 def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:

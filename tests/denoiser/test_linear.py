@@ -11,7 +11,7 @@ GRIDS = [(6, 4), (4, 6, 5)]
 
 
 def test_before_training_they_say_nothing() -> None:
-    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8, alone=True)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
     known, unseen = {"age": torch.rand(3), "sex": torch.rand(3)}, torch.rand(3)
@@ -24,7 +24,7 @@ def test_before_training_they_say_nothing() -> None:
 
 
 def test_a_scalar_s_term_adds_what_images_and_other_scalars_say_of_it() -> None:
-    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8, alone=True)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
     other = {"age": z["age"], "sex": torch.rand(3, 2)}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import Schema, parse_schema
 
 SCHEMA = {
@@ -69,7 +66,8 @@ def test_what_is_marginalised_has_no_part_in_an_answer(marginalised: str) -> Non
 def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     """Beside the same U-Net: the whole prediction is the sum of the two."""
     assert DenoiserConfig().linear_parts
-    both, alone = model().denoiser, model(linear_parts=False).denoiser
+    both = model(scalars_alone=True).denoiser
+    alone = model(linear_parts=False).denoiser
     assert both.linear is not None and alone.linear is None
     alone.load_state_dict(
         {k: x for k, x in both.state_dict().items() if not k.startswith("linear.")}
@@ -87,18 +85,12 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
         torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)
 
 
-def test_a_folder_from_before_a_linear_part_loads_as_if_it_said_nothing(tmp_path: Path) -> None:
-    network = model()
-    save_model(network, tmp_path / "older")
-    weights = load_file(tmp_path / "older/denoiser.safetensors")
-    older = {k: x for k, x in weights.items() if ".alone." not in k}
-    assert len(older) == len(weights) - 3  # age, sex, grade
-    save_file(older, tmp_path / "older/denoiser.safetensors")
-    assert network.denoiser.linear is not None
-    for part in network.denoiser.linear.alone.values():
-        torch.nn.init.zeros_(part.weight)
-    loaded = load_model(tmp_path / "older")
-    times = dict.fromkeys(network.schema, 500)
-    first, second = (asked_at(x, times, 1) for x in (network, loaded))
-    for v in network.schema:
-        torch.testing.assert_close(first[v], second[v])
+def test_scalars_alone_are_a_setting_and_speak_where_images_are_not_seen() -> None:
+    assert not DenoiserConfig().scalars_alone
+    with_map, without = model(scalars_alone=True), model()
+    own = {k: x for k, x in with_map.denoiser.state_dict().items() if ".alone." not in k}
+    without.denoiser.load_state_dict(own)
+    for seen, same in ((0, True), (with_map.process.T, False)):
+        times = dict.fromkeys(with_map.schema, 0) | {"flair": seen, "age": 1000}
+        one, other = (asked_at(x, times, 1)["age"] for x in (with_map, without))
+        assert torch.allclose(one, other) == same

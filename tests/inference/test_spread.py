@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from folders import AGE, SEX, schema
-from metavoxel.diffusion.mixture import Component
+from metavoxel.diffusion.mixture import Component, MixtureReadOut
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.evaluation.systems import answer
 from metavoxel.inference.ask import ask
@@ -84,3 +84,11 @@ def test_an_answer_that_knows_nothing_is_the_cohort(tmp_path: Path) -> None:
     one = answer(said, ["age"], {}, 3, 0, seed=0)
     assert one.samples["age"].shape == (3, 100)
     assert float((one.samples["age"] < 50).mean()) == pytest.approx(0.25)
+
+
+def test_what_teaches_the_variance_is_a_setting() -> None:
+    humps = ((0.5, -0.4, 0.1), (0.5, 0.4, 0.1))
+    for setting, moves in (("likelihood and velocity", True), ("likelihood", False)):
+        age = model(humps, variance_learns_from=setting).process.processes["age"]
+        assert isinstance(age, MixtureReadOut)
+        assert age.velocity_moves_variance == moves

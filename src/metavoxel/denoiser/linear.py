@@ -1,4 +1,4 @@
-"""What is linear in the record, beside the U-Net: five maps, all 0 before training.
+"""What is linear in the record, beside the U-Net: maps that are all 0 before training.
 
 Convolutions and pooling have to learn where in the brain a feature lies, which takes far more scans
 than a small cohort has, and normalisations hide how large it is; there, linear models are the ones
@@ -22,7 +22,8 @@ class LinearParts(nn.Module):
 
     `shown` and `out` are the channels of what is shown of the images and of their prediction;
     `scalars` maps a scalar to (width of what is shown of it, width of its prediction); `embedding`
-    is the width of the embedding of the times.
+    is the width of the embedding of the times. With `alone`, scalars speak of one another by
+    another map where images are not seen.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class LinearParts(nn.Module):
         grid: tuple[int, ...],
         scalars: Mapping[str, tuple[int, int]],
         embedding: int,
+        alone: bool = False,
     ) -> None:
         super().__init__()
         states = {v: state for v, (state, _) in scalars.items()}
@@ -43,7 +45,7 @@ class LinearParts(nn.Module):
             {v: Effect(together, width, (), embedding) for v, (_, width) in scalars.items()}
         )
         self.alone = nn.ModuleDict(
-            {v: Alone(v, states, width) for v, (_, width) in scalars.items()}
+            {v: Alone(v, states, width) for v, (_, width) in scalars.items() if alone}
         )
         self.neighbourhood = Neighbourhood(len(grid), shown, out, embedding)
         self.effect = Effect(together, out, grid, embedding)
@@ -61,13 +63,14 @@ class LinearParts(nn.Module):
         (B,) of every scalar that are `known` and of the images that are `unseen` -> a term (B, k)
         of each scalar that is asked."""
         scalars = self._joined(images, z)
-        return {
-            v: read(images)
-            + self.regressions[v](scalars, emb)
-            + unseen[:, None] * self.alone[v](z, known)
+        said = {
+            v: read(images) + self.regressions[v](scalars, emb)
             for v, read in self.read_outs.items()
             if v in asked
         }
+        for v in said.keys() & self.alone.keys():
+            said[v] = said[v] + unseen[:, None] * self.alone[v](z, known)
+        return said
 
     def fields(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
         """The same -> a term (B, out, *grid) of the images."""

@@ -86,7 +86,9 @@ class JointUNet(nn.Module):
             }
         )
         self.linear = (
-            LinearParts(shown, predicted, layout.grid, layout.scalars, 4 * width)
+            LinearParts(
+                shown, predicted, layout.grid, layout.scalars, 4 * width, config.scalars_alone
+            )
             if config.linear_parts
             else None
         )

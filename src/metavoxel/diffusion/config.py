@@ -168,6 +168,12 @@ class DiffusionConfig(Strict):
         "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
         "people, so that an answer that little is known of has the cohort's humps and skew",
     )
+    variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
+        default="likelihood and velocity",
+        description="what teaches the variance that is read out beside a mixture. The likelihood "
+        "alone states spreads that are truer with a thousand people, and far too small with a "
+        "hundred",
+    )
     image_clip: float | None = Field(
         default=None,
         gt=0,

@@ -109,6 +109,7 @@ class MixtureReadOut(GaussianReadOut):
     """
 
     components: tuple[Component, ...] = field(default=())
+    velocity_moves_variance: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,18 +125,18 @@ class MixtureReadOut(GaussianReadOut):
         return self.process.clean(self._velocity(self._given(nothing, nothing), zt, t), zt, t)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The velocity's loss, which teaches the mean, and `VARIANCE_WEIGHT` times the surprise at
-        z_0, as a read-out of one normal has it, which teaches the variance; 0 is the surprise of
-        the cohort's distribution.
+        """The velocity's loss, and `VARIANCE_WEIGHT` times the surprise at z_0, as a read-out of
+        one normal has it; 0 is that of the cohort's distribution.
 
         The velocity depends on the variance, too, and here at every t. A network that bends the
         variance to move the mean states a spread that is too wide, and makes up for it by hearing
-        z_t itself: its samples are then too narrow. So each of the two has one teacher.
+        z_t itself. Without `velocity_moves_variance` each of the two has one teacher.
         """
         zt = self.noised(z0, t, noise)
         mean, variance = self._read(prediction)
-        moved = self._given(*self._evidence(mean, variance.detach()))
-        velocity_loss = self.process.loss(self._velocity(moved, zt, t), z0, t, noise)
+        moved = variance if self.velocity_moves_variance else variance.detach()
+        velocity = self._velocity(self._given(*self._evidence(mean, moved)), zt, t)
+        velocity_loss = self.process.loss(velocity, z0, t, noise)
         said = self._given(*self._evidence(mean.detach(), variance))
         nothing = z0.new_zeros(len(z0), 1)
         surprise = self._given(nothing, nothing).log_density(z0) - said.log_density(z0)

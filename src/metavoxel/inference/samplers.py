@@ -82,7 +82,7 @@ def sample(
         fields = [v for v in asked if v not in before]
         drawn = sample(denoise, process, condition, fields, settings, generator, watch) | scalars
         return {v: drawn[v] for v in asked}
-    if draws_in_turn(process, condition, asked, settings):
+    if _draws_in_turn(process, condition, asked, settings):
         return _in_turn(denoise, process, condition, asked, generator, watch)
     run = _exact if settings.conditioner == "exact" else _repaint
     means: State = {}
@@ -114,7 +114,7 @@ def scalars_before(
     return [v for v in process if v not in (*process.fields, *condition.known)]
 
 
-def draws_in_turn(
+def _draws_in_turn(
     process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
 ) -> bool:
     """Whether what is asked are scalars that are drawn one after another."""
