@@ -311,8 +311,8 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     try:
         scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
         model = MetaVoxel(schema, config, scalings)
-        model.autoencoders.load_state_dict(load_file(folder / "autoencoder.safetensors"))
-        model.denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
+        for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
+            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
         if (folder / "tempers.json").is_file():  # older folders have none
             tempers = read_yaml(folder / "tempers.json")
             model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}

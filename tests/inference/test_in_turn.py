@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 from test_closed_form import assert_conditional, ids
 
+from folders import AGE, SEX, schema
 from metavoxel.diffusion.categorical import CategoricalProcess, Kernel
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut
+from metavoxel.encoding.scalars import LinearScaling
+from metavoxel.inference.ask import ask
 from metavoxel.inference.samplers import Condition, Denoiser, sample
+from metavoxel.model import MetaVoxel, ModelConfig
 from toy import Toy, all_subsets, make_line, make_process, make_toy, only
 
 TOY, LINE = make_toy(), make_line(0.9, 0.3, evidence=2)
@@ -135,3 +139,21 @@ def test_scalars_before_an_image_are_drawn_in_turn_and_the_image_in_steps():
     assert [*drawn] == ["image", "age"]
     assert sorted(v for (v,) in calls[:4]) == ["age", "diagnosis", "sex", "weight"]
     assert calls[4:] == [["image"]] * IN_TURN.steps
+
+
+@pytest.mark.parametrize(("times", "evaluations"), [("corners", [1, 1]), ("shared", [2, 2, 2])])
+def test_a_model_of_one_shared_time_draws_no_scalar_given_others(times, evaluations):
+    settings = {
+        "encoding": {"kind": "identity"},
+        "denoiser": {"channels": [8, 8], "groups": 4, "head_channels": 8}
+        | {"scalar_head_channels": 8},
+        "diffusion": {"times": {"kind": times}},
+        "sampling": {"steps": 3, "point": "samples"},
+    }
+    variables = schema(age=AGE, sex=SEX)
+    scalings = {"age": LinearScaling(0, 100, 0.5)}
+    model = MetaVoxel(variables, ModelConfig.model_validate(settings), scalings).eval()
+    asked: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: asked.append(len(given[2])))
+    ask(model, ["age", "sex"], {}, n=1, samples=2, seed=0)
+    assert asked == evaluations

@@ -170,9 +170,8 @@ class DiffusionConfig(Strict):
     )
     variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
         default="likelihood and velocity",
-        description="what teaches the variance that is read out beside a mixture. The likelihood "
-        "alone states spreads that are truer with a thousand people, and far too small with a "
-        "hundred",
+        description="what teaches the variance that is read out beside a mixture. With the "
+        "likelihood alone answers are better for a thousand people and worse for a hundred",
     )
     image_clip: float | None = Field(
         default=None,

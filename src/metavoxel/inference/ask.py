@@ -69,7 +69,7 @@ def ask_encoded(
 ) -> Drawn:
     """The same of records whose known variables are already encoded, z0[name] (n, ...)."""
     check_learnt(model, asked, z0)
-    settings = _in_turn(model, z0, settings or model.config.sampling)
+    settings = _allowed(model, z0, settings or model.config.sampling)
     generator = torch.Generator().manual_seed(seed)
     point: dict[str, Tensor] = {}
     scalars = [v for v in asked if v in model.schema.scalars]
@@ -83,11 +83,14 @@ def ask_encoded(
     return Drawn(drawn, point)
 
 
-def _in_turn(model: MetaVoxel, known: Collection[str], settings: SamplingConfig) -> SamplingConfig:
-    """A conditional model of the images never learnt to draw scalars: none can come before them."""
+def _allowed(model: MetaVoxel, known: Collection[str], settings: SamplingConfig) -> SamplingConfig:
+    """What the model's training allows: a conditional model of the images never learnt to draw
+    scalars before them, one of a shared time to draw a scalar with others known and others gone."""
     unknown = [v for v in model.schema.scalars if v not in known]
     learnt = model.learns(unknown, [v for v in known if v in model.schema.images])
-    return settings if learnt else settings.model_copy(update={"scalars_first": False})
+    alone = model.config.diffusion.times.kind != "shared"
+    allowed = {"scalars_first": learnt, "scalars_in_turn": alone}
+    return settings.model_copy(update={k: False for k, may in allowed.items() if not may})
 
 
 def check_learnt(model: MetaVoxel, asked: Collection[str], known: Collection[str]) -> None:
