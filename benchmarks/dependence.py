@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from metavoxel.data.bids import read_cohort
+from metavoxel.evaluation.cohort import as_table
 from metavoxel.inference.ask import ask
 from metavoxel.model import best_device, load_model
 
 PAIRS = 5  # printed
 
 
-def correlations(columns: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
+def correlations(columns: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
     """Of every pair, over the rows in which both are known."""
     out = {}
     for a, b in itertools.combinations(columns, 2):
@@ -33,16 +35,8 @@ def correlations(columns: dict[str, np.ndarray]) -> dict[tuple[str, str], float]
 def main(folder: Path, bids: Path, draws: int) -> None:
     model = load_model(folder, best_device())
     scalars = [*model.schema.scalars]
-    records = read_cohort(bids, model.schema).records
-    people = {
-        v: np.array([float(r.values.get(v, np.nan)) for r in records])  # type: ignore[arg-type]
-        if v in model.schema.continuous
-        else np.array(
-            [_index(model.schema.categorical[v].labels, r.values.get(v)) for r in records]
-        )
-        for v in scalars
-    }
-    of = {"people": correlations(people)}
+    people = as_table(model.schema, read_cohort(bids, model.schema)).scalars
+    of = {"people": correlations({v: people[v] for v in scalars})}
     for name, in_turn in (("in turn", True), ("along a trajectory", False)):
         settings = model.config.sampling.model_copy(update={"scalars_in_turn": in_turn})
         drawn = ask(model, scalars, {}, draws, 1, 0, settings).samples
@@ -55,10 +49,6 @@ def main(folder: Path, bids: Path, draws: int) -> None:
         print(
             f"| {name} |", " | ".join(f"{found[p]:.2f}" for p in pairs[:PAIRS]), f"| {apart:.2f} |"
         )
-
-
-def _index(labels: tuple[str, ...], label: object) -> float:
-    return float(labels.index(label)) if label in labels else float("nan")
 
 
 if __name__ == "__main__":

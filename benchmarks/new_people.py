@@ -40,8 +40,9 @@ FEW = 24  # people of whom samples are drawn
 
 def alike(table: Table, given: Sequence[str]) -> SystemAnswers:
     """The ages of the people who have the same labels, as 100 quantiles."""
-    ages, labels = table.scalars["age"], np.stack([table.scalars[v] for v in given] or [[]], 1)
-    group = np.unique(labels, axis=0, return_inverse=True)[1] if given else np.zeros(len(ages), int)
+    ages = table.scalars["age"]
+    labels = np.stack([np.zeros(len(ages)), *(table.scalars[v] for v in given)], 1)
+    group = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     levels = (np.arange(100) + 0.5) / 100
     of = [ages[group == g] for g in range(group.max() + 1)]
     points, spreads = (np.array([f(x) for x in of])[group] for f in (np.mean, np.std))
