@@ -26,7 +26,8 @@ from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
-from metavoxel.diffusion.temper import Temper, known_share
+from metavoxel.diffusion.temper import Temper, known_share, voice
+from metavoxel.diffusion.together import Evidence, JointNormal
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
@@ -35,7 +36,14 @@ from metavoxel.schema import Schema, explain, parse_schema, read_yaml
 
 CHECKSUMS = "checksums.json"
 # What folders mean that were written before these settings were.
-BEFORE = {"image_schedule": None, "continuous_prior": "normal"}
+BEFORE = {
+    "image_schedule": None,
+    "continuous_prior": "normal",
+    "scalar_preconditioning": False,
+}
+# Settings that are gone, and what they were where a folder does without them.
+GONE = {"scalars_alone": False}
+_RAREST = 1e-4  # a label's least frequency: one that nobody had may be asked about
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
@@ -85,16 +93,22 @@ class MetaVoxel(nn.Module):
     """The joint distribution of a record's variables, as one diffusion model.
 
     Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
-    unit, categorical (B,) label indices. Encoded, they are the z of the joint process.
+    unit, categorical (B,) label indices. Encoded, they are the z of the joint process. `together`
+    is the distribution of the encoded scalars whose answers the network corrects, if there is one.
     """
 
     def __init__(
-        self, schema: Schema, config: ModelConfig, scalings: Mapping[str, LinearScaling]
+        self,
+        schema: Schema,
+        config: ModelConfig,
+        scalings: Mapping[str, LinearScaling],
+        together: JointNormal | None = None,
     ) -> None:
         super().__init__()
         config.check()
         _check_names(schema)
         self.schema, self.config, self.scalings = schema, config, dict(scalings)
+        self.together = together
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
         self.autoencoders = nn.ModuleDict(
             {v: build_encoder(config.encoding, image) for v, image in schema.images.items()}
@@ -109,13 +123,52 @@ class MetaVoxel(nn.Module):
         return next(self.denoiser.parameters()).device
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """f(z_t, t): the network's prediction of the asked variables (default: all)."""
-        clean = self._clean(z, t, asked)
-        known = self._known(t)
-        predictions = self.denoiser(self.process.seen(z, t), t, known, asked, clean)
-        return self._tempered(predictions, known)
+        """f(z_t, t): what the model predicts of the asked variables (default: all)."""
+        predictions, said = self.network(z, t, asked), self.said(z, t, asked)
+        known = self.known(t)
+        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
+        for v in predictions.keys() & (said.keys() | self.tempers.keys()):
+            factor = self.tempers[v].factor(seen) if v in self.tempers else seen.new_ones(1)
+            predictions[v] = self.joined(v, predictions[v], factor, said.get(v), known)
+        return predictions
 
-    def _known(self, t: Times) -> dict[str, Tensor]:
+    def network(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
+        """The network's prediction, without what is said beside it."""
+        clean = self._clean(z, t, asked)
+        return self.denoiser(self.process.seen(z, t), t, asked, clean)
+
+    @property
+    def read_outs(self) -> dict[str, ReadOut]:
+        """The processes of scalars of which the network states p(z_0 | rest)."""
+        return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
+
+    def said(self, z: State, t: Times, asked: Collection[str] | None = None) -> dict[str, Evidence]:
+        """What the other scalars say of each that is asked, by the distribution of all; nothing
+        without one."""
+        if self.together is None:
+            return {}
+        read_outs = self.read_outs
+        measured = {v: p.measured(z[v], t[v]) for v, p in read_outs.items()}
+        asked = read_outs if asked is None else [v for v in asked if v in read_outs]
+        return {v: self.together.evidence(v, measured) for v in asked}
+
+    def joined(
+        self,
+        name: str,
+        prediction: Tensor,
+        factor: Tensor,
+        said: Evidence | None,
+        known: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The network's prediction of a read-out, `factor` (B, 1) or (1,) times less sure, and what
+        is said beside it."""
+        read_out = self.read_outs[name]
+        if said is None:
+            return read_out.tempered(prediction, factor)
+        factor = factor / voice(name, known, [*self.schema.images])[:, None]
+        return read_out.told(read_out.tempered(prediction, factor), said)
+
+    def known(self, t: Times) -> dict[str, Tensor]:
         """The share (B,) of what it would say that every variable still says at its time."""
         signal = {v: self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema}
         return {v: known_share(a) if v in self.schema.images else a for v, a in signal.items()}
@@ -132,18 +185,6 @@ class MetaVoxel(nn.Module):
         rows = known.nonzero()[:, 0]
         images = self.decode({v: z[v][rows] for v in self.schema.images})
         return Clean(rows, torch.cat([*images.values()], dim=1))
-
-    def _tempered(self, predictions: State, known: Mapping[str, Tensor]) -> State:
-        """The predictions, as sure as held-out people found that they may be."""
-        if not self.tempers:
-            return predictions
-        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
-        out = dict(predictions)
-        for v in self.tempers.keys() & predictions.keys():
-            process = self.process.processes[v]
-            assert isinstance(process, ReadOut)
-            out[v] = process.tempered(predictions[v], self.tempers[v].factor(seen))
-        return out
 
     def loss(
         self,
@@ -221,9 +262,18 @@ class MetaVoxel(nn.Module):
             K = len(kind.labels)  # noqa: N806
             discrete = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
             reads_out = config.categorical_prediction == "read_out"
-            processes[v] = CategoricalReadOut(discrete) if reads_out else discrete
+            processes[v] = (
+                CategoricalReadOut(discrete, self._frequencies(v)) if reads_out else discrete
+            )
             shapes[v] = (K,)
         return JointProcess(processes, shapes)
+
+    def _frequencies(self, name: str) -> tuple[float, ...]:
+        """Of the labels, if the distribution of all scalars is known."""
+        if self.together is None:
+            return ()
+        mean = self.together.marginal(name)[0].clamp_min(_RAREST)
+        return tuple((mean / mean.sum()).tolist())
 
     def _layout(self) -> Layout:
         process, fields = self.process, {}
@@ -310,13 +360,14 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     encoding = read_yaml(folder / "encoding.json")
     try:
         scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
-        model = MetaVoxel(schema, config, scalings)
+        together = JointNormal(**encoding["scalars"]) if "scalars" in encoding else None
+        model = MetaVoxel(schema, config, scalings, together)
         for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
             module.load_state_dict(load_file(folder / f"{name}.safetensors"))
         if (folder / "tempers.json").is_file():  # older folders have none
             tempers = read_yaml(folder / "tempers.json")
             model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise MetaVoxelError(
             f"{folder}: the model cannot be read ({reason}). Copy or train it again."
@@ -332,8 +383,10 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     schema = parse_schema(data, str(folder / "schema.json"))
     settings = read_yaml(folder / "config.yaml")
     match settings:
-        case {"diffusion": dict(diffusion)}:
+        case {"diffusion": dict(diffusion), "denoiser": dict(denoiser)}:
             settings["diffusion"] = BEFORE | diffusion
+            kept = {k: x for k, x in denoiser.items() if k not in GONE or x != GONE[k]}
+            settings["denoiser"] = kept
     try:
         config = ModelConfig.model_validate(settings)
     except ValidationError as error:
@@ -349,7 +402,7 @@ def _encoding(model: MetaVoxel) -> dict[str, Any]:
         },
         "categorical": {v: list(s.labels) for v, s in model.labels.items()},
         "images": {v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
-    }
+    } | ({} if model.together is None else {"scalars": model.together.as_dict()})
 
 
 def _per_channel(encoder: nn.Module) -> dict[str, list[float]]:

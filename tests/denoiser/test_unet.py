@@ -66,8 +66,7 @@ def test_what_is_marginalised_has_no_part_in_an_answer(marginalised: str) -> Non
 def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     """Beside the same U-Net: the whole prediction is the sum of the two."""
     assert DenoiserConfig().linear_parts
-    both = model(scalars_alone=True).denoiser
-    alone = model(linear_parts=False).denoiser
+    both, alone = model().denoiser, model(linear_parts=False).denoiser
     assert both.linear is not None and alone.linear is None
     alone.load_state_dict(
         {k: x for k, x in both.state_dict().items() if not k.startswith("linear.")}
@@ -75,22 +74,9 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     z = {"flair": torch.randn(3, 2, 8, 8), "age": torch.randn(3, 1)}
     z |= {"sex": torch.rand(3, 2), "grade": torch.rand(3, 3)}
     t = {v: torch.tensor([0, 10, 1000]) for v in z}
-    known = {v: torch.rand(3) for v in z}
-    got, unet = both(z, t, known), alone(z, t, known)
-    unseen = 1 - known["flair"]
-    terms = both.linear.scalars(z["flair"], z, both.time(t), known, unseen, z)
+    got, unet = both(z, t), alone(z, t)
+    terms = both.linear.scalars(z["flair"], z, both.time(t), z)
     terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
     assert set(terms) == set(z)
     for v, term in terms.items():
         torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)
-
-
-def test_scalars_alone_are_a_setting_and_speak_where_images_are_not_seen() -> None:
-    assert not DenoiserConfig().scalars_alone
-    with_map, without = model(scalars_alone=True), model()
-    own = {k: x for k, x in with_map.denoiser.state_dict().items() if ".alone." not in k}
-    without.denoiser.load_state_dict(own)
-    for seen, same in ((0, True), (with_map.process.T, False)):
-        times = dict.fromkeys(with_map.schema, 0) | {"flair": seen, "age": 1000}
-        one, other = (asked_at(x, times, 1)["age"] for x in (with_map, without))
-        assert torch.allclose(one, other) == same

@@ -50,11 +50,6 @@ class DenoiserConfig(Strict):
         "scalars, between neighbours in an image, and from scalars to images, or the U-Net alone "
         "(the paper)",
     )
-    scalars_alone: bool = Field(
-        default=False,
-        description="with linear parts, whether scalars speak of one another by another map where "
-        "images are not seen",
-    )
     dropout: float = Field(
         default=0.0,
         ge=0,

@@ -1,4 +1,4 @@
-"""What is linear in the record, beside the U-Net: maps that are all 0 before training.
+"""What is linear in the record, beside the U-Net: four maps, all 0 before training.
 
 Convolutions and pooling have to learn where in the brain a feature lies, which takes far more scans
 than a small cohort has, and normalisations hide how large it is; there, linear models are the ones
@@ -22,8 +22,7 @@ class LinearParts(nn.Module):
 
     `shown` and `out` are the channels of what is shown of the images and of their prediction;
     `scalars` maps a scalar to (width of what is shown of it, width of its prediction); `embedding`
-    is the width of the embedding of the times. With `alone`, scalars speak of one another by
-    another map where images are not seen.
+    is the width of the embedding of the times.
     """
 
     def __init__(
@@ -33,44 +32,29 @@ class LinearParts(nn.Module):
         grid: tuple[int, ...],
         scalars: Mapping[str, tuple[int, int]],
         embedding: int,
-        alone: bool = False,
     ) -> None:
         super().__init__()
-        states = {v: state for v, (state, _) in scalars.items()}
-        elements, together = shown * math.prod(grid), sum(states.values())
+        elements, states = shown * math.prod(grid), sum(state for state, _ in scalars.values())
         self.read_outs = nn.ModuleDict(
             {v: ReadOut(elements, width) for v, (_, width) in scalars.items()}
         )
         self.regressions = nn.ModuleDict(
-            {v: Effect(together, width, (), embedding) for v, (_, width) in scalars.items()}
-        )
-        self.alone = nn.ModuleDict(
-            {v: Alone(v, states, width) for v, (_, width) in scalars.items() if alone}
+            {v: Effect(states, width, (), embedding) for v, (_, width) in scalars.items()}
         )
         self.neighbourhood = Neighbourhood(len(grid), shown, out, embedding)
-        self.effect = Effect(together, out, grid, embedding)
+        self.effect = Effect(states, out, grid, embedding)
 
     def scalars(
-        self,
-        images: Tensor,
-        z: Mapping[str, Tensor],
-        emb: Tensor,
-        known: Mapping[str, Tensor],
-        unseen: Tensor,
-        asked: Collection[str],
+        self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor, asked: Collection[str]
     ) -> dict[str, Tensor]:
-        """Images (B, shown, *grid) and, in z, scalars as shown, times (B, embedding); the shares
-        (B,) of every scalar that are `known` and of the images that are `unseen` -> a term (B, k)
-        of each scalar that is asked."""
+        """Images (B, shown, *grid) and, in z, scalars as shown, times (B, embedding) -> a term
+        (B, k) of each scalar that is asked."""
         scalars = self._joined(images, z)
-        said = {
+        return {
             v: read(images) + self.regressions[v](scalars, emb)
             for v, read in self.read_outs.items()
             if v in asked
         }
-        for v in said.keys() & self.alone.keys():
-            said[v] = said[v] + unseen[:, None] * self.alone[v](z, known)
-        return said
 
     def fields(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
         """The same -> a term (B, out, *grid) of the images."""
@@ -93,29 +77,6 @@ class ReadOut(nn.Module):
         x = images.flatten(1)
         # Adam moves every weight as far, whatever their number; this bounds how far the sum moves.
         return x @ self.weight.to(x.dtype).T / math.sqrt(x.shape[1])
-
-
-class Alone(nn.Module):
-    """What the other scalars say of one where nothing is seen of the images: a linear function of
-    them, and of which are known.
-
-    Beside an image they say something else, and far less; and most of a training is spent there.
-    That nothing is known has to be learnt, too: it is the constant.
-    """
-
-    RATE = 16  # few records of a batch are without an image; with 4 it learns half as much
-
-    def __init__(self, of: str, states: Mapping[str, int], out: int) -> None:
-        super().__init__()
-        self.of = of
-        self.others = [v for v in states if v != of]  # of itself a noisy value must say nothing
-        self.weight = nn.Parameter(torch.zeros(1 + sum(states[v] + 1 for v in self.others), out))
-
-    def forward(self, z: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Tensor:
-        """Scalars as shown (B, k), and the share (B,) of each that is known -> (B, out)."""
-        constant = z[self.of].new_ones(len(z[self.of]), 1)
-        columns = [x for v in self.others for x in (z[v], known[v][:, None])]
-        return self.RATE * torch.cat([constant, *columns], dim=1) @ self.weight
 
 
 class Neighbourhood(nn.Module):

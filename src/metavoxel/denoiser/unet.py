@@ -86,9 +86,7 @@ class JointUNet(nn.Module):
             }
         )
         self.linear = (
-            LinearParts(
-                shown, predicted, layout.grid, layout.scalars, 4 * width, config.scalars_alone
-            )
+            LinearParts(shown, predicted, layout.grid, layout.scalars, 4 * width)
             if config.linear_parts
             else None
         )
@@ -102,15 +100,13 @@ class JointUNet(nn.Module):
         self,
         z: Mapping[str, Tensor],
         t: Mapping[str, Tensor],
-        known: Mapping[str, Tensor],
         asked: Collection[str] | None = None,
         clean: Clean | None = None,
     ) -> dict[str, Tensor]:
         """Predict the `asked` variables (all of them by default).
 
-        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers;
-        known[name]: (B,), the share of what it would say that a variable still says at its time.
-        `clean` is what the reader reads, if there is one.
+        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers. `clean` is
+        what the reader reads, if there is one.
         """
         asked = [*self.layout.fields, *self.layout.scalars] if asked is None else asked
         emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
@@ -119,8 +115,7 @@ class JointUNet(nn.Module):
         pooled = self.dropout(bottleneck)
         predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
         if self.linear is not None:
-            unseen = 1 - torch.stack([known[v] for v in self.layout.fields]).mean(0)
-            for v, term in self.linear.scalars(images, z, emb, known, unseen, asked).items():
+            for v, term in self.linear.scalars(images, z, emb, asked).items():
                 predictions[v] = predictions[v] + term
         if self.reader is not None and clean is not None:
             scalars = torch.cat([z[v] for v in self.layout.scalars], dim=1)

@@ -168,6 +168,12 @@ class DiffusionConfig(Strict):
         "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
         "people, so that an answer that little is known of has the cohort's humps and skew",
     )
+    scalar_preconditioning: bool = Field(
+        default=True,
+        description="with read_out and a mixture, whether the network corrects what the mean and "
+        "covariance of the training people's scalars let them say of one another, or learns that "
+        "too",
+    )
     variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
         default="likelihood and velocity",
         description="what teaches the variance that is read out beside a mixture. With the "
@@ -200,6 +206,12 @@ class DiffusionConfig(Strict):
     def fits_mixtures(self) -> bool:
         """Whether the values of continuous variables are described by mixtures of normals."""
         return self.continuous_prediction == "read_out" and self.continuous_prior == "mixture"
+
+    @property
+    def corrects_scalars(self) -> bool:
+        """Whether what the network says of scalars is added to what a joint normal says."""
+        reads_out = self.fits_mixtures and self.categorical_prediction == "read_out"
+        return self.scalar_preconditioning and reads_out
 
     @property
     def schedule_of_images(self) -> ScheduleConfig:

@@ -21,6 +21,7 @@ from torch.special import ndtr, ndtri
 
 from metavoxel.diffusion.process import over_axes
 from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_normal, velocity
+from metavoxel.diffusion.together import Evidence
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
@@ -167,11 +168,12 @@ class MixtureReadOut(GaussianReadOut):
 
     def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
         """What the rest says, `factor` times less sure; the cohort's distribution stays."""
-        eta, precision = (x / factor for x in self._evidence(*self._read(prediction)))
-        most = self.process.data_std**2
-        left = 1 / (1 / most + precision)
-        share = (left / most).clamp(1e-6, 1 - 1e-6)
-        return torch.cat([left * eta, share.logit() - _OFFSET], -1)
+        eta, precision = self._evidence(*self._read(prediction))
+        return self._prediction(eta / factor, precision / factor)
+
+    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
+        eta, precision = self._evidence(*self._read(prediction))
+        return self._prediction(eta + said.eta, precision + said.precision[..., 0])
 
     def given(self, prediction: Tensor) -> Normals:
         """p(z_0 | rest)."""
@@ -186,6 +188,13 @@ class MixtureReadOut(GaussianReadOut):
     def _evidence(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """eta and precision of what the rest says, each (B, 1)."""
         return mean / variance, 1 / variance - 1 / self.process.data_std**2
+
+    def _prediction(self, eta: Tensor, precision: Tensor) -> Tensor:
+        """That which says this: the inverse of `_evidence` of `_read`."""
+        most = self.process.data_std**2
+        left = 1 / (1 / most + precision)
+        share = (left / most).clamp(1e-6, 1 - 1e-6)
+        return torch.cat([left * eta, share.logit() - _OFFSET], -1)
 
     def _given(self, eta: Tensor, precision: Tensor) -> Normals:
         """The cohort's mixture times exp(eta z_0 - precision z_0^2 / 2)."""

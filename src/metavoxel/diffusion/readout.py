@@ -24,6 +24,7 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.process import Past, over_axes
+from metavoxel.diffusion.together import Evidence, Measurement
 
 VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
 
@@ -43,6 +44,14 @@ class ReadOut(CombinedProcess):
     @abstractmethod
     def tempered(self, prediction: Tensor, factor: Tensor) -> Tensor:
         """The prediction (B, k) made less sure by the factor (B, 1) or (1,); 1 leaves it alone."""
+
+    @abstractmethod
+    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
+        """z_t as a linear measurement of z_0, exact in its first two moments."""
+
+    @abstractmethod
+    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
+        """The prediction (B, k) together with what is `said` beside it."""
 
     @abstractmethod
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -148,6 +157,16 @@ class GaussianReadOut(ReadOut):
         """Mean and variance of p(z_0 | rest), each (B, 1)."""
         return self._read(prediction)
 
+    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
+        a = self.schedule.alpha_bar(t).to(zt)
+        return Measurement(zt, a.sqrt(), (1 - a)[:, None, None])
+
+    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
+        mean, variance = self._read(prediction)
+        precision = 1 / variance + said.precision[..., 0]
+        log_variance = -(precision * self.process.data_std**2).log()
+        return torch.cat([(mean / variance + said.eta) / precision, log_variance], -1)
+
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
         mean, variance = self.moments(prediction)
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
@@ -194,9 +213,13 @@ def log_normal(x: Tensor, variance: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CategoricalReadOut(ReadOut):
-    """A categorical variable whose network prediction is the logits of p(z_0 | rest)."""
+    """A categorical variable whose network prediction is the logits of p(z_0 | rest).
+
+    With the labels' `frequencies` over the cohort, it is the logits of what the rest adds to them.
+    """
 
     process: CategoricalProcess
+    frequencies: tuple[float, ...] = ()
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -212,6 +235,24 @@ class CategoricalReadOut(ReadOut):
         by_chance = (zt * self.process.stationary(zt)).sum(-1, keepdim=True)
         evidence = a * zt[:, : self.process.K] + (1 - a) * by_chance
         return prediction.float() + evidence.clamp_min(1e-30).log()
+
+    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
+        """The one-hot row less what chance adds to it. With p the labels' frequencies and q those
+        of z_t's, its covariance is diag(q) - q q', of which a^2 (diag(p) - p p') is the label's."""
+        K, a = self.process.K, self.schedule.alpha_bar(t).to(zt)  # noqa: N806
+        p = self._frequencies(zt)
+        chance = (1 - a)[:, None] * self.process.stationary(zt)[:K]
+        q = a[:, None] * p + chance
+        own = p.diag() - p.outer(p)
+        noise = q.diag_embed() - q[:, :, None] * q[:, None] - a.square()[:, None, None] * own
+        return Measurement(zt[:, :K] - chance, a, noise)
+
+    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
+        each = torch.eye(self.process.K).to(said.eta)
+        return prediction.float() + said.log_likelihood(each) + self._frequencies(each).log()
+
+    def _frequencies(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.frequencies or [1 / self.process.K] * self.process.K)
 
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
         """By the Gumbel-max trick, as one-hot rows (B, K)."""

@@ -70,11 +70,7 @@ def fit_tempers(
     """
     if model.tempers:
         raise ValueError("a model is tempered once")
-    read_outs = {
-        v: p
-        for v, p in model.process.processes.items()
-        if isinstance(p, ReadOut) and model.learns([v], model.schema.images)
-    }
+    read_outs = {v: p for v, p in model.read_outs.items() if model.learns([v], model.schema.images)}
     imaged = torch.stack([observed[v] for v in model.schema.images]).all(0)
     if not any(bool((observed[v] & imaged).any()) for v in read_outs):
         return {}
@@ -105,11 +101,13 @@ def _log_likelihood(
             z = {v: x[rows].to(model.device) for v, x in z0.items()}
             there = {v: x[rows] for v, x in observed.items()}
             asked = {v: x[question, rows] | ~there[v] for v, x in unknown.items()}
-            said = _predictions(model, read_outs, z, asked, generator)
+            tempered = _tempered(model, [*read_outs], z, asked, generator)
             for i, (v, read_out) in enumerate(read_outs.items()):
                 share = unknown[v][question, rows] / unknown[v][:, rows].sum(0)
-                each = _curves(read_out, said[v].cpu(), z0[v][rows])
-                curves[i] += (share * there[v]).double() @ each
+                each = read_out.log_likelihood(
+                    tempered[v].cpu(), z0[v][rows].repeat_interleave(len(LOG_FACTORS), 0)
+                )
+                curves[i] += (share * there[v]).double() @ each.view(len(rows), -1).double()
     return curves
 
 
@@ -129,26 +127,30 @@ def _questions(
     return unknown
 
 
-def _predictions(
+def _tempered(
     model: MetaVoxel,
     asked: Collection[str],
     z0: State,
     unknown: Mapping[str, Tensor],
     generator: torch.Generator,
 ) -> State:
-    """What the network says where the known are at t = 0 and the unknown at T."""
-    T = model.process.T  # noqa: N806
+    """What the model would say with each of the G factors, the known at t = 0 and the unknown at T:
+    (B * G, k), the factors of a record in a row."""
+    T, n = model.process.T, len(next(iter(z0.values())))  # noqa: N806
     t = {v: T * x.long().to(model.device) for v, x in unknown.items()}
-    noise = model.process.noise(len(next(iter(z0.values()))), generator)
-    noise = {v: x.to(model.device) for v, x in noise.items()}
-    return model(model.process.noised(z0, t, noise), t, asked)
-
-
-def _curves(read_out: ReadOut, prediction: Tensor, z0: Tensor) -> Tensor:
-    """The log-likelihood of every factor for every record, (B, G)."""
-    n, grid = len(z0), LOG_FACTORS.exp().to(z0)
-    tempered = read_out.tempered(
-        prediction.repeat_interleave(len(grid), 0), grid.repeat(n)[:, None]
-    )
-    each = read_out.log_likelihood(tempered, z0.repeat_interleave(len(grid), 0))
-    return each.view(n, len(grid)).double()
+    noise = {v: x.to(model.device) for v, x in model.process.noise(n, generator).items()}
+    z = model.process.noised(z0, t, noise)
+    predictions, said = model.network(z, t, asked), model.said(z, t, asked)
+    grid = LOG_FACTORS.exp().float().to(model.device)
+    factors = grid.repeat(n)[:, None]
+    known = {v: x.repeat_interleave(len(grid)) for v, x in model.known(t).items()}
+    return {
+        v: model.joined(
+            v,
+            predictions[v].repeat_interleave(len(grid), 0),
+            factors,
+            said[v].repeated(len(grid)) if said else None,
+            known,
+        )
+        for v in asked
+    }

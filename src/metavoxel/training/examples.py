@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
-from metavoxel.encoding.scalars import LinearScaling, fit_scaling, label_indices
+from metavoxel.diffusion.together import JointNormal
+from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_array, atomic_write, version_of
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator
+from metavoxel.training.statistics import fit_normal
 
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -83,6 +85,23 @@ def scalings(schema: Schema, cohort: Cohort, mixtures: bool = False) -> dict[str
     return out
 
 
+def fit_together(
+    schema: Schema, cohort: Cohort, scaled: Mapping[str, LinearScaling]
+) -> JointNormal | None:
+    """The joint normal of the encoded scalars, fitted on the training split; none of no scalars."""
+    if not schema.scalars:
+        return None
+    encoders = {**scaled, **{v: OneHot(kind.labels) for v, kind in schema.categorical.items()}}
+    z0, there = {}, {}
+    for v in schema.scalars:
+        observed = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
+        z0[v] = _encode_scalar(encoders[v], cohort, v, observed)
+        there[v] = observed[:, None].expand_as(z0[v])
+    mean, covariance = fit_normal(torch.cat([*z0.values()], 1), torch.cat([*there.values()], 1))
+    widths = {v: z.shape[1] for v, z in z0.items()}
+    return JointNormal(widths, mean.tolist(), covariance.tolist())
+
+
 def encode_cohort(
     model: MetaVoxel,
     cohort: Cohort,
@@ -100,7 +119,8 @@ def encode_cohort(
     for v in model.schema:
         observed[v] = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
     for v in model.schema.scalars:
-        scalars[v] = _encode_scalar(model, cohort, v, observed[v])
+        encoder = model.scalings.get(v) or model.labels[v]
+        scalars[v] = _encode_scalar(encoder, cohort, v, observed[v])
     for v, image in model.schema.images.items():
 
         def fill(out: np.memmap, v: str = v, image: Image = image) -> None:
@@ -142,13 +162,14 @@ def _latents(
             yield copy, rows, model.encode({name: x})[name]
 
 
-def _encode_scalar(model: MetaVoxel, cohort: Cohort, name: str, observed: Tensor) -> Tensor:
-    kind = model.schema.scalars[name]
-    labels = getattr(kind, "labels", None)
+def _encode_scalar(
+    encoder: LinearScaling | OneHot, cohort: Cohort, name: str, observed: Tensor
+) -> Tensor:
+    labels = encoder.labels if isinstance(encoder, OneHot) else None
     missing = labels[0] if labels else 0.0
     values = [r.values.get(name, missing) for r in cohort.records]
     raw = label_indices(labels, [str(x) for x in values]) if labels else torch.tensor(values)
-    z0 = model.encode({name: raw.double()})[name].cpu()
+    z0 = encoder.encode(raw.double())
     return torch.where(observed[:, None], z0, torch.zeros_like(z0))
 
 

@@ -34,7 +34,14 @@ from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
 from metavoxel.training.config import JointTraining, RunConfig
-from metavoxel.training.examples import Examples, Progress, encode_cohort, read_volumes, scalings
+from metavoxel.training.examples import (
+    Examples,
+    Progress,
+    encode_cohort,
+    fit_together,
+    read_volumes,
+    scalings,
+)
 from metavoxel.training.hidden import hide
 from metavoxel.training.joint import JointModule
 from metavoxel.training.precision import resolve_precision
@@ -106,7 +113,9 @@ def train(
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
     scaled = scalings(schema, parts["train"], config.model.diffusion.fits_mixtures)
-    model = MetaVoxel(schema, config.model, scaled).to(best_device())
+    corrects = config.model.diffusion.corrects_scalars
+    together = fit_together(schema, parts["train"], scaled) if corrects else None
+    model = MetaVoxel(schema, config.model, scaled, together).to(best_device())
     settled = resolve_precision(config, model)
     busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
     with locked(folders.run / "lock", busy):

@@ -1,4 +1,4 @@
-"""What the latents of a training set are like: their mean, spread, and what varies together."""
+"""What a training set is like: the mean, the spread, and what varies together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from metavoxel.encoding.image import ImageEncoder
 
 _MOST_SCANS = 1024  # that the covariance is estimated from: its memory and time are bounded
+_MOST_RECORDS = 4096  # likewise of scalars: each may lack others than the next
+_ROUNDS = 200  # of expectation and maximisation, if they do not settle before
+_SETTLED = 1e-5  # the largest change of a correlation in a round
 
 
 @torch.no_grad()
@@ -65,6 +68,54 @@ def shrinkage(products: Tensor, elements: int) -> float:
     fourth = float((n * products.diagonal()).square().sum()) / p
     error = (fourth / n - square) / n  # of S from the truth, as estimated
     return 1.0 if distance <= 0 else min(max(error, 0.0), distance) / distance
+
+
+def fit_normal(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of records x (n, D), of which `observed` (n, D) says what is
+    there, by expectation and maximisation (Dempster, Laird and Rubin, 1977).
+
+    The covariance is that of the records and of D more, whose elements have their variances and do
+    not depend on each other (the mode under an inverse Wishart prior): with few records, and
+    elements that are seldom known together, it stays away from what they cannot tell. D was best of
+    0 to 28 for people of IXI left out.
+    """
+    rows = observed.any(1).nonzero()[:, 0]
+    rows = rows[:: -(-len(rows) // _MOST_RECORDS) or 1]
+    there = observed[rows]
+    count = there.sum(0).clamp_min(1)
+    x = torch.where(there, x[rows].double(), 0)
+    mean = x.sum(0) / count
+    std = (torch.where(there, x - mean, 0).square().sum(0) / count).sqrt()
+    std = torch.where(std > 0, std, 1)
+    x = torch.where(there, (x - mean) / std, 0)
+    centre, correlation = torch.zeros_like(mean), torch.eye(len(mean), dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        before = correlation
+        filled, left = _expected(x, there, centre, correlation)
+        centre = filled.mean(0) if len(filled) else centre
+        around = filled - centre
+        identity = len(mean) * torch.eye(len(mean), dtype=torch.float64)
+        correlation = (around.T @ around + left + identity) / (len(x) + len(mean))
+        if float((correlation - before).abs().max()) < _SETTLED:
+            break
+    return mean + std * centre, std[:, None] * correlation * std
+
+
+def _expected(x: Tensor, there: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """x (n, D) with what is not there as expected, and the covariance that this leaves out, summed
+    over the records."""
+    filled, left = x.clone(), torch.zeros_like(covariance)
+    patterns, of = there.unique(dim=0, return_inverse=True)
+    for i, known in enumerate(patterns):
+        lacking, rows = ~known, of == i
+        between = covariance[known][:, lacking]
+        weights = torch.linalg.solve(covariance[known][:, known], between)
+        expected = mean[lacking] + (x[rows][:, known] - mean[known]) @ weights
+        filled[rows.nonzero(), lacking.nonzero()[:, 0]] = expected
+        spread = covariance[lacking][:, lacking] - between.T @ weights
+        places = lacking.nonzero()[:, 0]
+        left[places[:, None], places] += int(rows.sum()) * spread
+    return filled, left
 
 
 def chunks(volumes: Tensor, device: torch.device, size: int = 8) -> Iterator[Tensor]:

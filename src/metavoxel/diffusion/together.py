@@ -1,0 +1,129 @@
+"""What scalars say of one another, if over the cohort they are jointly normal.
+
+A network has to learn it from the few records of a batch in which no image drowns it. But a mean
+and a covariance are all that a normal needs, the training people give them at once, and Bayes' rule
+does the rest in closed form, whichever scalars are known and however noisy they are. The network
+is left with what is not linear, and with the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_JITTER = 1e-9  # added to variances: the elements of one-hot rows add up to 1, without any
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A linear measurement of z_0 (B, k): value = gain z_0 + e, e of mean 0 and covariance noise.
+
+    Shapes: value (B, k), gain (B,), noise (B, k, k).
+    """
+
+    value: Tensor
+    gain: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A likelihood of z_0 (B, k), exp(eta' z_0 - z_0' precision z_0 / 2)."""
+
+    eta: Tensor
+    precision: Tensor
+
+    def log_likelihood(self, z0: Tensor) -> Tensor:
+        """Of each of m values z0 (m, k), up to a constant: (B, m)."""
+        products = z0[:, :, None] * z0[:, None]
+        square = (self.precision[:, None] * products).sum((2, 3))  # no matmul: it would be autocast
+        return (self.eta[:, None] * z0).sum(2) - square / 2
+
+    def repeated(self, times: int) -> Evidence:
+        """Every record's, so many times in a row."""
+        return Evidence(
+            self.eta.repeat_interleave(times, 0), self.precision.repeat_interleave(times, 0)
+        )
+
+
+class JointNormal(nn.Module):
+    """z_0 of all scalars ~ N(mean, covariance), one after the other, labels by their one-hot rows.
+
+    `widths` says how many of the elements of `mean` (D,) and `covariance` (D, D) are a scalar's.
+    Computes in float64: what one-hot rows say of each other is nearly singular. Raises ValueError
+    if the shapes do not fit.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        mean: Sequence[float],
+        covariance: Sequence[Sequence[float]],
+    ) -> None:
+        super().__init__()
+        ends = torch.tensor([*widths.values()]).cumsum(0).tolist()
+        self.places = {v: slice(end - widths[v], end) for v, end in zip(widths, ends, strict=True)}
+        if torch.tensor(covariance).shape != (len(mean), len(mean)) or len(mean) != ends[-1]:
+            raise ValueError("mean and covariance do not have as many elements as the scalars")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("covariance", torch.tensor(covariance, dtype=torch.float64))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it is made of."""
+        widths = {v: place.stop - place.start for v, place in self.places.items()}
+        return {
+            "widths": widths,
+            "mean": self.mean.tolist(),
+            "covariance": self.covariance.tolist(),
+        }
+
+    def marginal(self, name: str) -> tuple[Tensor, Tensor]:
+        """Mean (k,) and covariance (k, k) of one scalar."""
+        own = self.places[name]
+        return self.mean[own], self.covariance[own, own]
+
+    def evidence(self, of: str, given: Mapping[str, Measurement]) -> Evidence:
+        """What measurements of the other scalars say of one.
+
+        With y the measurements and x the scalar, y = m + A x + e where A = Cov[y, x] Var[x]^-1 and
+        Var[e] = Var[y] - A Var[x] A'. So eta = A' Var[e]^-1 (y - m), the precision A' Var[e]^-1 A.
+        """
+        others = [v for v in self.places if v != of]
+        if not others:
+            none = given[of].value
+            return Evidence(torch.zeros_like(none), none.new_zeros(*none.shape, none.shape[1]))
+        mean, variance = self.marginal(of)
+        value = torch.cat([given[v].value for v in others], 1).double()
+        rows = torch.cat([torch.arange(self.mean.numel())[self.places[v]] for v in others])
+        rows = rows.to(self.mean.device)
+        gain = torch.cat([given[v].gain[:, None].expand_as(given[v].value) for v in others], 1)
+        gain = gain.double()
+        noise = _block_diagonal([given[v].noise.double() for v in others])
+        noise = noise + _JITTER * torch.eye(len(rows)).to(noise)
+        total = gain[:, :, None] * self.covariance[rows][:, rows] * gain[:, None] + noise
+        slope = gain[:, :, None] * torch.linalg.solve(
+            variance, self.covariance[rows, self.places[of]], left=False
+        )
+        left = total - slope @ variance @ slope.mT
+        weights = torch.linalg.solve(left, slope)  # (B, D - k, k)
+        deviation = (value - gain * self.mean[rows])[..., None] + slope @ mean[:, None]
+        eta, precision = (weights.mT @ deviation)[..., 0], weights.mT @ slope
+        return Evidence(eta.float(), precision.float())
+
+
+def _block_diagonal(blocks: list[Tensor]) -> Tensor:
+    """Matrices (B, k, k) of several k -> (B, K, K), K the sum of the k."""
+    size = sum(block.shape[1] for block in blocks)
+    out, at = blocks[0].new_zeros(len(blocks[0]), size, size), 0
+    for block in blocks:
+        end = at + block.shape[1]
+        out[:, at:end, at:end] = block
+        at = end
+    return out

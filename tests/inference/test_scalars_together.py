@@ -1,0 +1,125 @@
+"""A model whose network corrects what scalars say of one another by their joint distribution."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from folders import AGE, SEX, schema
+from metavoxel.diffusion.temper import Temper
+from metavoxel.diffusion.together import JointNormal
+from metavoxel.encoding.scalars import LinearScaling
+from metavoxel.errors import MetaVoxelError
+from metavoxel.inference.ask import ask
+from metavoxel.inference.spread import stated_spread
+from metavoxel.model import MetaVoxel, ModelConfig, checksums, load_model, save_model
+
+HEIGHT = {"kind": "continuous", "unit": "cm", "range": [100, 200]}
+# Of age, height and whether it is a man, in the units in which they are encoded.
+CORRELATION = np.array([[1, -0.3, 0.1], [-0.3, 1, 0.6], [0.1, 0.6, 1]])
+STD = np.array([0.5, 0.2, 0.5])
+MEAN = np.array([0.1, 0.3, 0.5])
+
+
+def joint_normal() -> JointNormal:
+    elements = np.array([[1, 0, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])  # a man is no woman
+    covariance = elements @ (np.outer(STD, STD) * CORRELATION) @ elements.T
+    covariance += np.diag([0, 0, 1e-4, 1e-4])
+    mean = elements @ MEAN + [0, 0, 1, 0]
+    return JointNormal({"age": 1, "height": 1, "sex": 2}, mean.tolist(), covariance.tolist())
+
+
+def model(together: JointNormal | None, says_something: bool = False) -> MetaVoxel:
+    torch.manual_seed(0)
+    settings = {
+        "encoding": {"kind": "identity"},
+        "denoiser": {
+            "channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8
+        },
+    }  # fmt: skip
+    scalings = {
+        v: LinearScaling(low, high, std, ((1.0, mean, std),))
+        for v, low, high, std, mean in (
+            ("age", 0, 100, STD[0], MEAN[0]),
+            ("height", 100, 200, STD[1], MEAN[1]),
+        )
+    }
+    variables = schema(age=AGE, height=HEIGHT, sex=SEX)
+    made = MetaVoxel(variables, ModelConfig.model_validate(settings), scalings, together).eval()
+    for v, head in made.denoiser.heads.items():
+        for weight in head.parameters():
+            torch.nn.init.zeros_(weight)
+        with torch.no_grad():
+            silent = torch.tensor([0.0, 0.0] if v == "sex" else [0.0, 30.0])
+            loud = torch.tensor([2.0, -2.0] if v == "sex" else [0.5, -3.0])
+            head.skip.bias.copy_(loud if says_something else silent)
+    return made
+
+
+def test_scalars_that_are_drawn_of_nobody_depend_on_each_other_as_the_cohort_s_do() -> None:
+    """By a network that adds nothing: the numbers' correlation, and what a label shifts them by,
+    which for one label as likely as the other is that of the point-biserial correlation."""
+    n = 4000
+    drawn = ask(model(joint_normal()), ["age", "height", "sex"], {}, n, 1, seed=0).samples
+    found = np.corrcoef([drawn[v][:, 0].numpy() for v in ("age", "height", "sex")])
+    # A linear discriminant's odds are logistic; as near to the linear ones as 0.02 here.
+    assert found == pytest.approx(CORRELATION, abs=4 / math.sqrt(n) + 0.02)
+
+
+def test_of_nothing_known_the_network_says_nothing() -> None:
+    for says_something in (False, True):
+        said = model(joint_normal(), says_something)
+        point = ask(said, ["age", "sex"], {}, 1, 1, seed=0).point
+        assert float(point["age"]) == pytest.approx(50 * (1 + MEAN[0]), abs=0.1)
+        assert point["sex"][0].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+        spread = stated_spread(said, ["age"], {}, 1, seed=0)["age"]
+        assert float(spread) == pytest.approx(50 * STD[0], rel=1e-3)
+    known = {"height": torch.tensor([165.0])}
+    point = ask(said, ["age", "sex"], known, 1, 1, seed=0).point
+    assert float(point["age"]) > 55 and float(point["sex"][0, 0]) > 0.9
+
+
+def test_a_temper_makes_the_network_less_sure_and_not_what_is_said_beside_it() -> None:
+    known = {"height": torch.tensor([185.0])}
+
+    def answer(made: MetaVoxel) -> list[float]:
+        made.tempers = {v: Temper(1.0, 1e6) for v in ("age", "sex")}
+        point = ask(made, ["age", "sex"], known, 1, 1, seed=0).point
+        spread = stated_spread(made, ["age"], made.encode(known), 1, seed=0)["age"]
+        return [float(point["age"]), float(spread), *point["sex"][0].tolist()]
+
+    silent, loud = answer(model(joint_normal())), answer(model(joint_normal(), True))
+    assert loud == pytest.approx(silent, rel=1e-3)
+    slope = CORRELATION[0, 1] * STD[0] / STD[1]
+    assert silent[0] == pytest.approx(50 * (1 + MEAN[0] + slope * (0.7 - MEAN[1])), abs=0.1)
+    assert silent[1] == pytest.approx(50 * STD[0] * math.sqrt(1 - 0.3**2), rel=1e-3)
+
+
+def test_it_is_kept_in_the_model_folder_and_older_folders_have_none(tmp_path: Path) -> None:
+    folder, made = tmp_path / "model", model(joint_normal(), True)
+    save_model(made, folder)
+    known = {"height": torch.tensor([185.0])}
+    before, after = (
+        ask(m, ["age", "sex"], known, 1, 1, seed=0).point for m in (made, load_model(folder))
+    )
+    assert all(torch.equal(before[v], after[v]) for v in before)
+    plain = model(None, True)
+    save_model(plain, tmp_path / "older")
+    config = yaml.safe_load((tmp_path / "older" / "config.yaml").read_text())
+    del config["diffusion"]["scalar_preconditioning"]
+    config["denoiser"]["scalars_alone"] = False  # a setting that is gone
+    (tmp_path / "older" / "config.yaml").write_text(yaml.safe_dump(config))
+    older = load_model(tmp_path / "older")
+    assert older.together is None and not older.config.diffusion.scalar_preconditioning
+    encoding = json.loads((folder / "encoding.json").read_text())
+    encoding["scalars"]["covariance"] = encoding["scalars"]["covariance"][:2]
+    (folder / "encoding.json").write_text(json.dumps(encoding))
+    (folder / "checksums.json").write_text(json.dumps(checksums(folder)))
+    with pytest.raises(MetaVoxelError, match=r"model: the model cannot be read .*Copy or train"):
+        load_model(folder)
