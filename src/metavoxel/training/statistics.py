@@ -70,14 +70,15 @@ def shrinkage(products: Tensor, elements: int) -> float:
     return 1.0 if distance <= 0 else min(max(error, 0.0), distance) / distance
 
 
-def fit_normal(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+def fit_normal(
+    x: Tensor, observed: Tensor, independent: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of records x (n, D), of which `observed` (n, D) says what is
     there, by expectation and maximisation (Dempster, Laird and Rubin, 1977).
 
-    The covariance is that of the records and of D more, whose elements have their variances and do
-    not depend on each other (the mode under an inverse Wishart prior): with few records, and
-    elements that are seldom known together, it stays away from what they cannot tell. D was best of
-    0 to 28 for people of IXI left out.
+    The covariance is that of the records and of so many more, D by default, whose elements have
+    their variances and are independent (the mode under an inverse Wishart prior): with few records,
+    and elements seldom known together, it stays away from what they cannot tell.
     """
     rows = observed.any(1).nonzero()[:, 0]
     rows = rows[:: -(-len(rows) // _MOST_RECORDS) or 1]
@@ -88,14 +89,15 @@ def fit_normal(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     std = (torch.where(there, x - mean, 0).square().sum(0) / count).sqrt()
     std = torch.where(std > 0, std, 1)
     x = torch.where(there, (x - mean) / std, 0)
-    centre, correlation = torch.zeros_like(mean), torch.eye(len(mean), dtype=torch.float64)
+    more = len(mean) if independent is None else independent
+    identity = torch.eye(len(mean), dtype=torch.float64)
+    centre, correlation = torch.zeros_like(mean), identity
     for _ in range(_ROUNDS):
         before = correlation
         filled, left = _expected(x, there, centre, correlation)
         centre = filled.mean(0) if len(filled) else centre
         around = filled - centre
-        identity = len(mean) * torch.eye(len(mean), dtype=torch.float64)
-        correlation = (around.T @ around + left + identity) / (len(x) + len(mean))
+        correlation = (around.T @ around + left + more * identity) / (len(x) + more)
         if float((correlation - before).abs().max()) < _SETTLED:
             break
     return mean + std * centre, std[:, None] * correlation * std
