@@ -1,10 +1,11 @@
 """One model, any subset: every scalar from nothing, the other scalars, the image, all of them.
 
-    python benchmarks/subsets.py MODEL BIDS
+    python benchmarks/subsets.py MODEL [MODEL ...] BIDS
 
-On the model's test subjects, in one evaluation. Beside each question about scalars stands a linear
-model of its own, fitted to the training subjects: ridge or logistic regression on the other
-scalars, their gaps filled with the mean and marked. The last two columns show the image.
+On the models' test subjects, all together, in one evaluation each. Beside each question about
+scalars stands a linear model of its own, fitted to the training subjects: ridge or logistic
+regression on the other scalars, their gaps filled with the mean and marked. The last two columns
+show the image.
 """
 
 from __future__ import annotations
@@ -37,7 +38,20 @@ COLUMNS = (
 )
 
 
-def main(folder: Path, bids: Path) -> None:
+def main(folders: list[Path], bids: Path) -> None:
+    hits: dict[str, list[np.ndarray]] = {}
+    for folder in folders:
+        for v, columns in hits_of(folder, bids).items():
+            hits.setdefault(v, []).append(columns)
+    print(f"| variable (n) | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    for v, parts in hits.items():
+        columns = np.concatenate(parts, 1)
+        cells = " | ".join(str(over_subjects(column)) for column in columns)
+        print(f"| {v} ({columns.shape[1]}) | {cells} |")
+
+
+def hits_of(folder: Path, bids: Path) -> dict[str, np.ndarray]:
+    """Absolute errors, or whether the label is right, (COLUMNS, n) of a model's test subjects."""
     model = load_model(folder)
     cohort, split = read_cohort(bids, model.schema), read_split(folder / "split.json")
     test = as_table(model.schema, cohort.only(split.test))
@@ -45,7 +59,7 @@ def main(folder: Path, bids: Path) -> None:
     images = {v: torch.from_numpy(x) for v, x in test.images.items()}
     parts = [model.encode({v: x[i : i + 1] for v, x in images.items()}) for i in range(len(test))]
     latents = {v: torch.cat([part[v] for part in parts]) for v in images}
-    print(f"| variable (n) | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    out = {}
     for v in model.schema.scalars:
         known = ~np.isnan(test.scalars[v])
         others = [other for other in model.schema.scalars if other != v]
@@ -57,12 +71,9 @@ def main(folder: Path, bids: Path) -> None:
             asked(model, v, latents, {}, len(test)),
             asked(model, v, latents, {o: test.scalars[o] for o in others}, len(test)),
         ]
-        truth, cells = test.scalars[v][known], []
-        for answer in answers:
-            error = np.abs(answer[known] - truth)
-            hits = error if v in model.schema.continuous else (error == 0) * 1.0
-            cells.append(str(over_subjects(hits)))
-        print(f"| {v} ({known.sum()}) | {' | '.join(cells)} |", flush=True)
+        error = np.abs(np.stack(answers)[:, known] - test.scalars[v][known])
+        out[v] = error if v in model.schema.continuous else (error == 0) * 1.0
+    return out
 
 
 def asked(
@@ -105,7 +116,7 @@ def linear(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("bids", type=Path)
     arguments = parser.parse_args()
-    main(arguments.model, arguments.bids)
+    main(arguments.models, arguments.bids)

@@ -26,8 +26,8 @@ from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
-from metavoxel.diffusion.temper import Temper, known_share, voice
-from metavoxel.diffusion.together import Evidence, JointNormal
+from metavoxel.diffusion.temper import Temper, known_share
+from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
@@ -39,11 +39,10 @@ CHECKSUMS = "checksums.json"
 BEFORE = {
     "image_schedule": None,
     "continuous_prior": "normal",
-    "scalar_preconditioning": False,
+    "scalars_together": False,
 }
 # Settings that are gone, and what they were where a folder does without them.
 GONE = {"scalars_alone": False}
-_RAREST = 1e-4  # a label's least frequency: one that nobody had may be asked about
 FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
@@ -94,7 +93,7 @@ class MetaVoxel(nn.Module):
 
     Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
     unit, categorical (B,) label indices. Encoded, they are the z of the joint process. `together`
-    is the distribution of the encoded scalars whose answers the network corrects, if there is one.
+    is the joint distribution of the encoded scalars that answers where no image is seen, if any.
     """
 
     def __init__(
@@ -124,49 +123,27 @@ class MetaVoxel(nn.Module):
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """f(z_t, t): what the model predicts of the asked variables (default: all)."""
-        predictions, said = self.network(z, t, asked), self.said(z, t, asked)
-        known = self.known(t)
-        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
-        for v in predictions.keys() & (said.keys() | self.tempers.keys()):
-            factor = self.tempers[v].factor(seen) if v in self.tempers else seen.new_ones(1)
-            predictions[v] = self.joined(v, predictions[v], factor, said.get(v), known)
-        return predictions
+        predictions, known = self.network(z, t, asked), self.known(t)
+        return self._tempered(self.pooled(predictions, z, t, known), known)
 
     def network(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """The network's prediction, without what is said beside it."""
-        clean = self._clean(z, t, asked)
-        return self.denoiser(self.process.seen(z, t), t, asked, clean)
+        """The network's prediction alone, as it is trained."""
+        return self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
 
-    @property
-    def read_outs(self) -> dict[str, ReadOut]:
-        """The processes of scalars of which the network states p(z_0 | rest)."""
-        return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
-
-    def said(self, z: State, t: Times, asked: Collection[str] | None = None) -> dict[str, Evidence]:
-        """What the other scalars say of each that is asked, by the distribution of all; nothing
-        without one."""
+    def pooled(self, predictions: State, z: State, t: Times, known: Mapping[str, Tensor]) -> State:
+        """The network's predictions and, where no image is seen, what scalars say of one another by
+        their joint distribution, if there is one."""
         if self.together is None:
-            return {}
-        read_outs = self.read_outs
-        measured = {v: p.measured(z[v], t[v]) for v, p in read_outs.items()}
-        asked = read_outs if asked is None else [v for v in asked if v in read_outs]
-        return {v: self.together.evidence(v, measured) for v in asked}
-
-    def joined(
-        self,
-        name: str,
-        prediction: Tensor,
-        factor: Tensor,
-        said: Evidence | None,
-        known: Mapping[str, Tensor],
-    ) -> Tensor:
-        """The network's prediction of a read-out, `factor` (B, 1) or (1,) times less sure, and what
-        is said beside it."""
-        read_out = self.read_outs[name]
-        if said is None:
-            return read_out.tempered(prediction, factor)
-        factor = factor / voice(name, known, [*self.schema.images])[:, None]
-        return read_out.told(read_out.tempered(prediction, factor), said)
+            return predictions
+        read_outs = {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
+        cohort = {v: self.together.marginal(v) for v in read_outs}
+        measured = {v: p.measured(z[v], t[v], cohort[v]) for v, p in read_outs.items()}
+        out = dict(predictions)
+        for v in read_outs.keys() & predictions.keys():
+            own, others = self.together.voices(v, known, self.schema.images)
+            said = self.together.evidence(v, measured).weighed(others)
+            out[v] = read_outs[v].pooled(predictions[v], own, said, cohort[v])
+        return out
 
     def known(self, t: Times) -> dict[str, Tensor]:
         """The share (B,) of what it would say that every variable still says at its time."""
@@ -185,6 +162,18 @@ class MetaVoxel(nn.Module):
         rows = known.nonzero()[:, 0]
         images = self.decode({v: z[v][rows] for v in self.schema.images})
         return Clean(rows, torch.cat([*images.values()], dim=1))
+
+    def _tempered(self, predictions: State, known: Mapping[str, Tensor]) -> State:
+        """The predictions, as sure as held-out people found that they may be."""
+        if not self.tempers:
+            return predictions
+        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
+        out = dict(predictions)
+        for v in self.tempers.keys() & predictions.keys():
+            process = self.process.processes[v]
+            assert isinstance(process, ReadOut)
+            out[v] = process.tempered(predictions[v], self.tempers[v].factor(seen))
+        return out
 
     def loss(
         self,
@@ -211,7 +200,7 @@ class MetaVoxel(nn.Module):
         t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
         noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
         zt = self.process.noised(z0, t, noise)
-        return self.process.loss(self(zt, t, asked), z0, t, noise, observed)
+        return self.process.loss(self.network(zt, t, asked), z0, t, noise, observed)
 
     def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
         """Whether the model's training is meant to teach the question `asked` | `known`."""
@@ -262,18 +251,9 @@ class MetaVoxel(nn.Module):
             K = len(kind.labels)  # noqa: N806
             discrete = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
             reads_out = config.categorical_prediction == "read_out"
-            processes[v] = (
-                CategoricalReadOut(discrete, self._frequencies(v)) if reads_out else discrete
-            )
+            processes[v] = CategoricalReadOut(discrete) if reads_out else discrete
             shapes[v] = (K,)
         return JointProcess(processes, shapes)
-
-    def _frequencies(self, name: str) -> tuple[float, ...]:
-        """Of the labels, if the distribution of all scalars is known."""
-        if self.together is None:
-            return ()
-        mean = self.together.marginal(name)[0].clamp_min(_RAREST)
-        return tuple((mean / mean.sum()).tolist())
 
     def _layout(self) -> Layout:
         process, fields = self.process, {}

@@ -28,6 +28,7 @@ def draw_normal() -> tuple[Tensor, Tensor]:
 
 
 MEAN, COVARIANCE = draw_normal()
+COHORT = (torch.tensor([0.2]), torch.tensor([[0.25]]))
 TOGETHER = JointNormal(WIDTHS, MEAN.tolist(), COVARIANCE.tolist())
 
 
@@ -96,8 +97,10 @@ def test_of_labels_it_is_the_linear_discriminant() -> None:
         v: Measurement(x[:, i : i + 1], torch.ones(50), exact)
         for i, v in enumerate(["height", "weight"])
     } | {"sex": Measurement(torch.zeros(50, 2), torch.zeros(50), torch.eye(2).expand(50, 2, 2))}
-    read_out = CategoricalReadOut(CategoricalProcess(cosine(1000), 2), tuple(share.tolist()))
-    said = read_out.told(torch.zeros(50, 2), together.evidence("sex", given))
+    read_out = CategoricalReadOut(CategoricalProcess(cosine(1000), 2))
+    nothing, cohort = torch.zeros(50), together.marginal("sex")
+    network = torch.randn(50, 2)  # it has no weight
+    said = read_out.pooled(network, nothing, together.evidence("sex", given), cohort)
     groups = torch.distributions.MultivariateNormal(means, within)
     truth = share.log() + groups.log_prob(x[:, None])
     assert torch.allclose(said.diff(dim=1), truth.diff(dim=1), atol=1e-3)
@@ -110,14 +113,12 @@ def test_a_noisy_label_is_measured_with_its_own_first_two_moments(kernel: Kernel
     Var[z_0]; counted on 200,000 people."""
     n, share = 200_000, torch.tensor([0.2, 0.5, 0.3])
     generator = torch.Generator().manual_seed(0)
-    read_out = CategoricalReadOut(
-        CategoricalProcess(cosine(1000), 3, kernel), tuple(share.tolist())
-    )
+    read_out = CategoricalReadOut(CategoricalProcess(cosine(1000), 3, kernel))
     label = torch.multinomial(share, n, replacement=True, generator=generator)
     z0 = torch.nn.functional.one_hot(label, 3).float()
     times = torch.full((n,), t)
     zt = read_out.noised(z0, times, read_out.noise(n, (3,), generator))
-    found = read_out.measured(zt, times)
+    found = read_out.measured(zt, times, (share, torch.eye(3)))
     value, gain = found.value.double(), float(found.gain[0])
     z0 = z0.double()
     own = torch.diag(share) - share.outer(share)
@@ -131,36 +132,45 @@ def test_a_noisy_label_is_measured_with_its_own_first_two_moments(kernel: Kernel
 def test_a_noisy_number_is_measured_as_the_process_makes_it() -> None:
     process = GaussianProcess(SCHEDULE, "v", data_std=0.5)
     zt, t = torch.randn(3, 1), torch.tensor([0, 400, 1000])
-    found, a = GaussianReadOut(process).measured(zt, t), SCHEDULE.alpha_bar(t)
+    found, a = GaussianReadOut(process).measured(zt, t, COHORT), SCHEDULE.alpha_bar(t)
     assert torch.equal(found.value, zt)
     assert torch.allclose(found.gain.square(), a.float())
     assert torch.allclose(found.noise[:, 0, 0], 1 - a.float())
 
 
 @pytest.mark.parametrize("components", [(), ((0.6, -0.5, 0.15), (0.4, 0.4, 0.25))])
-def test_told_is_the_product_of_what_two_say(components: tuple) -> None:
-    """On a grid of z_0: the answer of a network that is told is that of one which is not, times the
-    likelihood of what is said."""
+def test_a_pool_is_the_product_of_what_two_say_and_the_cohort(components: tuple) -> None:
+    """On a grid of z_0: the cohort's density to the power of what is left of the network's weight,
+    the network's to its weight, and the likelihood of what is said beside it."""
     process = GaussianProcess(SCHEDULE, "v", data_std=0.5)
     read_out = MixtureReadOut(process, components) if components else GaussianReadOut(process)
-    prediction = torch.tensor([[0.3, -0.5], [-0.1, 1.0]])
-    said = Evidence(torch.tensor([[1.5], [-4.0]]), torch.tensor([[[3.0]], [[20.0]]]))
-    grid = torch.linspace(-6, 6, 4001)
-    log_density = torch.stack(
-        [
-            read_out.log_likelihood(prediction, z.expand(2, 1))
-            if not components
-            else read_out.given(prediction).log_density(z.expand(2, 1))[:, 0]  # type: ignore
-            for z in grid
-        ],
-        1,
-    )
-    if not components:  # without the contamination that a likelihood allows for
+    prediction = torch.tensor([[0.3, -0.5], [-0.1, 1.0], [0.3, -0.5]])
+    said = Evidence(torch.tensor([[1.5], [-4.0], [0.0]]), torch.tensor([3.0, 20, 0]).view(3, 1, 1))
+    weight, grid = torch.tensor([0.3, 1.0, 0.0]), torch.linspace(-6, 6, 4001)
+    cohort = -(grid - COHORT[0]).square() / COHORT[1][0] / 2
+    if isinstance(read_out, MixtureReadOut):
+        silence = torch.tensor([[0.0, 30.0]])
+        cohort, network = (
+            torch.stack([read_out.given(p).log_density(z.expand(len(p), 1))[:, 0] for z in grid], 1)
+            for p in (silence, prediction)
+        )
+    else:
         mean, variance = read_out.moments(prediction)
-        log_density = -(grid - mean).square() / variance / 2
-    weight = (log_density + said.log_likelihood(grid[:, None])).double().softmax(1)
-    mean = weight @ grid.double()
-    variance = weight @ grid.double().square() - mean.square()
-    told = read_out.moments(read_out.told(prediction, said))
-    assert torch.allclose(told[0][:, 0].double(), mean, atol=1e-3)
-    assert torch.allclose(told[1][:, 0].double(), variance, rtol=2e-3)
+        network = -(grid - mean).square() / variance / 2
+    log_density = (1 - weight)[:, None] * cohort + weight[:, None] * network
+    density = (log_density + said.log_likelihood(grid[:, None])).double().softmax(1)
+    mean = density @ grid.double()
+    variance = density @ grid.double().square() - mean.square()
+    pooled = read_out.moments(read_out.pooled(prediction, weight, said, COHORT))
+    assert torch.allclose(pooled[0][:, 0].double(), mean, atol=2e-3)
+    assert torch.allclose(pooled[1][:, 0].double(), variance, rtol=5e-3)
+
+
+def test_beside_images_the_network_speaks_alone_and_of_nothing_neither() -> None:
+    together = JointNormal({"age": 1, "height": 1}, [0.0, 0], [[1.0, 0], [0, 1]], share=0.75)
+    known = {"t1w": [1.0, 0, 0, 0.5], "age": [0.0, 0, 1, 0], "height": [0.0, 1, 0, 0]}
+    shares = {v: torch.tensor(x) for v, x in known.items()}
+    own, others = together.voices("age", shares, ["t1w"])
+    # The image; the height; nothing else, though age itself is known; half of the image.
+    assert own.tolist() == pytest.approx([1, 0.25, 0, 0.625 * 0.5])
+    assert others.tolist() == pytest.approx([0, 0.75, 0.75, 0.375])

@@ -1,4 +1,4 @@
-"""A model whose network corrects what scalars say of one another by their joint distribution."""
+"""A model whose scalars speak of one another by their joint distribution where no image is seen."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from folders import AGE, SEX, schema
-from metavoxel.diffusion.temper import Temper
 from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_spread
+from metavoxel.inference.temper import fit_share
 from metavoxel.model import MetaVoxel, ModelConfig, checksums, load_model, save_model
 
 HEIGHT = {"kind": "continuous", "unit": "cm", "range": [100, 200]}
@@ -80,25 +80,47 @@ def test_of_nothing_known_the_network_says_nothing() -> None:
         assert point["sex"][0].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
         spread = stated_spread(said, ["age"], {}, 1, seed=0)["age"]
         assert float(spread) == pytest.approx(50 * STD[0], rel=1e-3)
-    known = {"height": torch.tensor([165.0])}
-    point = ask(said, ["age", "sex"], known, 1, 1, seed=0).point
-    assert float(point["age"]) > 55 and float(point["sex"][0, 0]) > 0.9
 
 
-def test_a_temper_makes_the_network_less_sure_and_not_what_is_said_beside_it() -> None:
+def test_the_share_of_the_normal_is_that_which_held_out_people_find_right() -> None:
+    """People drawn of the normal, and people who are as the network says they are."""
+    truth = model(joint_normal())
+    drawn = ask(truth, ["age", "height", "sex"], {}, 200, 1, seed=3).samples
+    people = {v: x[:, 0].float() for v, x in drawn.items()}
+    observed = {v: torch.ones(200, dtype=torch.bool) for v in people}
+    observed["image"] = torch.zeros(200, dtype=torch.bool)
+    loud = model(joint_normal(), True)
+
+    def share(values: dict[str, torch.Tensor]) -> float:
+        z0 = loud.encode(values) | {"image": torch.zeros(200, 1, 8, 8, 8)}
+        return fit_share(loud, z0, observed)
+
+    assert share(people) > 0.95
+    alike = {"age": 75 + 4 * torch.randn(200), "height": 175 + 2 * torch.randn(200)}
+    assert share(alike | {"sex": torch.zeros(200)}) < 0.05
+    nobody = {v: torch.zeros(200, dtype=torch.bool) for v in observed}
+    z0 = loud.encode(people) | {"image": torch.zeros(200, 1, 8, 8, 8)}
+    assert fit_share(loud, z0, nobody) == 1
+    assert loud.together is not None and loud.together.share == 1
+
+
+def test_a_share_weighs_the_two_and_an_image_leaves_the_network_alone() -> None:
     known = {"height": torch.tensor([185.0])}
 
-    def answer(made: MetaVoxel) -> list[float]:
-        made.tempers = {v: Temper(1.0, 1e6) for v in ("age", "sex")}
-        point = ask(made, ["age", "sex"], known, 1, 1, seed=0).point
-        spread = stated_spread(made, ["age"], made.encode(known), 1, seed=0)["age"]
-        return [float(point["age"]), float(spread), *point["sex"][0].tolist()]
+    def age(share: float, given: dict[str, torch.Tensor]) -> tuple[float, float]:
+        made = model(joint_normal(), True)
+        assert made.together is not None
+        made.together.share = share
+        point = ask(made, ["age"], given, 1, 1, seed=0).point["age"]
+        return float(point), float(stated_spread(made, ["age"], made.encode(given), 1, 0)["age"])
 
-    silent, loud = answer(model(joint_normal())), answer(model(joint_normal(), True))
-    assert loud == pytest.approx(silent, rel=1e-3)
     slope = CORRELATION[0, 1] * STD[0] / STD[1]
-    assert silent[0] == pytest.approx(50 * (1 + MEAN[0] + slope * (0.7 - MEAN[1])), abs=0.1)
-    assert silent[1] == pytest.approx(50 * STD[0] * math.sqrt(1 - 0.3**2), rel=1e-3)
+    foretold = 50 * (1 + MEAN[0] + slope * (0.7 - MEAN[1]))
+    assert age(1.0, known) == pytest.approx((foretold, 50 * STD[0] * (1 - 0.3**2) ** 0.5), rel=1e-3)
+    image = {"image": torch.rand(1, 1, 8, 8, 8)}
+    alone = ask(model(None, True), ["age"], image, 1, 1, seed=0).point["age"]
+    assert age(1.0, image)[0] == pytest.approx(float(alone), rel=1e-4)
+    assert foretold < age(0.5, known)[0] < age(0.0, known)[0]
 
 
 def test_it_is_kept_in_the_model_folder_and_older_folders_have_none(tmp_path: Path) -> None:
@@ -112,11 +134,11 @@ def test_it_is_kept_in_the_model_folder_and_older_folders_have_none(tmp_path: Pa
     plain = model(None, True)
     save_model(plain, tmp_path / "older")
     config = yaml.safe_load((tmp_path / "older" / "config.yaml").read_text())
-    del config["diffusion"]["scalar_preconditioning"]
+    del config["diffusion"]["scalars_together"]
     config["denoiser"]["scalars_alone"] = False  # a setting that is gone
     (tmp_path / "older" / "config.yaml").write_text(yaml.safe_dump(config))
     older = load_model(tmp_path / "older")
-    assert older.together is None and not older.config.diffusion.scalar_preconditioning
+    assert older.together is None and not older.config.diffusion.scalars_together
     encoding = json.loads((folder / "encoding.json").read_text())
     encoding["scalars"]["covariance"] = encoding["scalars"]["covariance"][:2]
     (folder / "encoding.json").write_text(json.dumps(encoding))

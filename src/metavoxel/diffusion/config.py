@@ -168,11 +168,11 @@ class DiffusionConfig(Strict):
         "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
         "people, so that an answer that little is known of has the cohort's humps and skew",
     )
-    scalar_preconditioning: bool = Field(
+    scalars_together: bool = Field(
         default=True,
-        description="with read_out and a mixture, whether the network corrects what the mean and "
-        "covariance of the training people's scalars let them say of one another, or learns that "
-        "too",
+        description="whether, where no image is seen, scalars that are read out speak of one "
+        "another by the mean and covariance of the training people, in the measure in which that "
+        "answers validation people better than the network does",
     )
     variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
         default="likelihood and velocity",
@@ -208,10 +208,10 @@ class DiffusionConfig(Strict):
         return self.continuous_prediction == "read_out" and self.continuous_prior == "mixture"
 
     @property
-    def corrects_scalars(self) -> bool:
-        """Whether what the network says of scalars is added to what a joint normal says."""
-        reads_out = self.fits_mixtures and self.categorical_prediction == "read_out"
-        return self.scalar_preconditioning and reads_out
+    def fits_scalars_together(self) -> bool:
+        """Whether the joint distribution of the scalars is described by a normal."""
+        read_out = {self.continuous_prediction, self.categorical_prediction} == {"read_out"}
+        return self.scalars_together and read_out
 
     @property
     def schedule_of_images(self) -> ScheduleConfig:

@@ -21,7 +21,7 @@ from torch.special import ndtr, ndtri
 
 from metavoxel.diffusion.process import over_axes
 from metavoxel.diffusion.readout import VARIANCE_WEIGHT, GaussianReadOut, log_normal, velocity
-from metavoxel.diffusion.together import Evidence
+from metavoxel.diffusion.together import Evidence, Marginal
 
 _OFFSET = 2.0  # before training a network says little: the variance that it leaves is 0.88 of all
 _MOST = 6  # normals in a mixture
@@ -171,8 +171,10 @@ class MixtureReadOut(GaussianReadOut):
         eta, precision = self._evidence(*self._read(prediction))
         return self._prediction(eta / factor, precision / factor)
 
-    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
-        eta, precision = self._evidence(*self._read(prediction))
+    def pooled(
+        self, prediction: Tensor, weight: Tensor, said: Evidence, cohort: Marginal
+    ) -> Tensor:
+        eta, precision = (weight[:, None] * x for x in self._evidence(*self._read(prediction)))
         return self._prediction(eta + said.eta, precision + said.precision[..., 0])
 
     def given(self, prediction: Tensor) -> Normals:

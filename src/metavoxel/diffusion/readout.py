@@ -24,10 +24,11 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.process import Past, over_axes
-from metavoxel.diffusion.together import Evidence, Measurement
+from metavoxel.diffusion.together import Evidence, Marginal, Measurement
 
 VARIANCE_WEIGHT = 0.1  # small: what it teaches the head, it should not ask of the network before it
 
+_RAREST = 1e-4  # a label's least frequency: one that nobody had may be asked about
 _ERROR_RATE = 0.01  # of values that are not what they should be: a slip of the pen, another unit
 _ERROR_STD = 10  # the spread of those, in units of the data's
 
@@ -46,12 +47,16 @@ class ReadOut(CombinedProcess):
         """The prediction (B, k) made less sure by the factor (B, 1) or (1,); 1 leaves it alone."""
 
     @abstractmethod
-    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
-        """z_t as a linear measurement of z_0, exact in its first two moments."""
+    def measured(self, zt: Tensor, t: Tensor, cohort: Marginal) -> Measurement:
+        """z_t as a linear measurement of z_0, exact in its first two moments over the cohort."""
 
     @abstractmethod
-    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
-        """The prediction (B, k) together with what is `said` beside it."""
+    def pooled(
+        self, prediction: Tensor, weight: Tensor, said: Evidence, cohort: Marginal
+    ) -> Tensor:
+        """The cohort's distribution, tilted by what is `said` and by the prediction (B, k), which
+        is another tilt of it, to the power of `weight` (B,): a logarithmic opinion pool (Genest and
+        Zidek, 1986). Shape (B, k)."""
 
     @abstractmethod
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -157,15 +162,20 @@ class GaussianReadOut(ReadOut):
         """Mean and variance of p(z_0 | rest), each (B, 1)."""
         return self._read(prediction)
 
-    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
+    def measured(self, zt: Tensor, t: Tensor, cohort: Marginal) -> Measurement:
         a = self.schedule.alpha_bar(t).to(zt)
         return Measurement(zt, a.sqrt(), (1 - a)[:, None, None])
 
-    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
+    def pooled(
+        self, prediction: Tensor, weight: Tensor, said: Evidence, cohort: Marginal
+    ) -> Tensor:
         mean, variance = self._read(prediction)
-        precision = 1 / variance + said.precision[..., 0]
+        own_mean, own_variance = (x.to(mean).flatten() for x in cohort)
+        w = weight[:, None]
+        precision = (1 - w) / own_variance + w / variance + said.precision[..., 0]
+        total = (1 - w) * own_mean / own_variance + w * mean / variance + said.eta
         log_variance = -(precision * self.process.data_std**2).log()
-        return torch.cat([(mean / variance + said.eta) / precision, log_variance], -1)
+        return torch.cat([total / precision, log_variance], -1)
 
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
         mean, variance = self.moments(prediction)
@@ -213,13 +223,9 @@ def log_normal(x: Tensor, variance: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CategoricalReadOut(ReadOut):
-    """A categorical variable whose network prediction is the logits of p(z_0 | rest).
-
-    With the labels' `frequencies` over the cohort, it is the logits of what the rest adds to them.
-    """
+    """A categorical variable whose network prediction is the logits of p(z_0 | rest)."""
 
     process: CategoricalProcess
-    frequencies: tuple[float, ...] = ()
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -236,23 +242,23 @@ class CategoricalReadOut(ReadOut):
         evidence = a * zt[:, : self.process.K] + (1 - a) * by_chance
         return prediction.float() + evidence.clamp_min(1e-30).log()
 
-    def measured(self, zt: Tensor, t: Tensor) -> Measurement:
+    def measured(self, zt: Tensor, t: Tensor, cohort: Marginal) -> Measurement:
         """The one-hot row less what chance adds to it. With p the labels' frequencies and q those
         of z_t's, its covariance is diag(q) - q q', of which a^2 (diag(p) - p p') is the label's."""
         K, a = self.process.K, self.schedule.alpha_bar(t).to(zt)  # noqa: N806
-        p = self._frequencies(zt)
+        p = _frequencies(cohort).to(zt)
         chance = (1 - a)[:, None] * self.process.stationary(zt)[:K]
         q = a[:, None] * p + chance
         own = p.diag() - p.outer(p)
         noise = q.diag_embed() - q[:, :, None] * q[:, None] - a.square()[:, None, None] * own
         return Measurement(zt[:, :K] - chance, a, noise)
 
-    def told(self, prediction: Tensor, said: Evidence) -> Tensor:
-        each = torch.eye(self.process.K).to(said.eta)
-        return prediction.float() + said.log_likelihood(each) + self._frequencies(each).log()
-
-    def _frequencies(self, like: Tensor) -> Tensor:
-        return like.new_tensor(self.frequencies or [1 / self.process.K] * self.process.K)
+    def pooled(
+        self, prediction: Tensor, weight: Tensor, said: Evidence, cohort: Marginal
+    ) -> Tensor:
+        frequent = _frequencies(cohort).to(said.eta).log()
+        tilt = said.log_likelihood(torch.eye(self.process.K).to(frequent))
+        return frequent + weight[:, None] * (prediction.float() - frequent) + tilt
 
     def drawn(self, prediction: Tensor, generator: torch.Generator | None) -> Tensor:
         """By the Gumbel-max trick, as one-hot rows (B, K)."""
@@ -276,3 +282,9 @@ class CategoricalReadOut(ReadOut):
         """If one label in a hundred was drawn at random."""
         probability = (prediction.float().softmax(-1) * z0).sum(-1)
         return ((1 - _ERROR_RATE) * probability + _ERROR_RATE / self.process.K).log()
+
+
+def _frequencies(cohort: Marginal) -> Tensor:
+    """Of the labels (K,)."""
+    mean = cohort[0].clamp_min(_RAREST)
+    return mean / mean.sum()

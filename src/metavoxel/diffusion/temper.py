@@ -9,15 +9,11 @@ the factor is a part of the model: the samplers follow it as the one evaluation 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Of the voice of a network that no image is shown: there it corrects what is nearly complete, and
-# with a voice as loud as elsewhere it is worse than silent (docs/results.md).
-_UNSEEN = 0.1
 _ELEMENTS = 100  # factors fitted at ten times of IXI's images follow it: explanation/calibration.md
 
 
@@ -50,13 +46,3 @@ def known_share(alpha_bar: Tensor) -> Tensor:
     """
     seen = _ELEMENTS * alpha_bar
     return seen / (seen + 1 - alpha_bar)
-
-
-def voice(of: str, known: Mapping[str, Tensor], images: Collection[str]) -> Tensor:
-    """How loud (B,) the network speaks of a scalar, beside what the others say in closed form.
-
-    `known` holds the share (B,) of every variable. If nothing else is known, all is said already.
-    """
-    unknown = torch.stack([1 - share for v, share in known.items() if v != of]).prod(0)
-    seen = torch.stack([known[v] for v in images]).mean(0)
-    return (1 - unknown) * (_UNSEEN + (1 - _UNSEEN) * seen)

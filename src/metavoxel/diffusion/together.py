@@ -2,13 +2,13 @@
 
 A network has to learn it from the few records of a batch in which no image drowns it. But a mean
 and a covariance are all that a normal needs, the training people give them at once, and Bayes' rule
-does the rest in closed form, whichever scalars are known and however noisy they are. The network
-is left with what is not linear, and with the images.
+does the rest in closed form, whichever scalars are known and however noisy they are. So where no
+image is seen the two are pooled, in the measure in which held-out people find them right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 _JITTER = 1e-9  # added to variances: the elements of one-hot rows add up to 1, without any
+
+
+Marginal = tuple[Tensor, Tensor]  # of one scalar: mean (k,) and covariance (k, k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +46,16 @@ class Evidence:
         square = (self.precision[:, None] * products).sum((2, 3))  # no matmul: it would be autocast
         return (self.eta[:, None] * z0).sum(2) - square / 2
 
-    def repeated(self, times: int) -> Evidence:
-        """Every record's, so many times in a row."""
-        return Evidence(
-            self.eta.repeat_interleave(times, 0), self.precision.repeat_interleave(times, 0)
-        )
+    def weighed(self, weight: Tensor) -> Evidence:
+        """To the power of `weight` (B,)."""
+        return Evidence(self.eta * weight[:, None], self.precision * weight[:, None, None])
 
 
 class JointNormal(nn.Module):
     """z_0 of all scalars ~ N(mean, covariance), one after the other, labels by their one-hot rows.
 
     `widths` says how many of the elements of `mean` (D,) and `covariance` (D, D) are a scalar's.
+    `share` is what of an answer is left to it where no image is seen; the rest is the network's.
     Computes in float64: what one-hot rows say of each other is nearly singular. Raises ValueError
     if the shapes do not fit.
     """
@@ -66,8 +68,10 @@ class JointNormal(nn.Module):
         widths: Mapping[str, int],
         mean: Sequence[float],
         covariance: Sequence[Sequence[float]],
+        share: float = 1.0,
     ) -> None:
         super().__init__()
+        self.share = share
         ends = torch.tensor([*widths.values()]).cumsum(0).tolist()
         self.places = {v: slice(end - widths[v], end) for v, end in zip(widths, ends, strict=True)}
         if torch.tensor(covariance).shape != (len(mean), len(mean)) or len(mean) != ends[-1]:
@@ -82,10 +86,24 @@ class JointNormal(nn.Module):
             "widths": widths,
             "mean": self.mean.tolist(),
             "covariance": self.covariance.tolist(),
+            "share": self.share,
         }
 
-    def marginal(self, name: str) -> tuple[Tensor, Tensor]:
-        """Mean (k,) and covariance (k, k) of one scalar."""
+    def voices(
+        self, of: str, known: Mapping[str, Tensor], images: Collection[str]
+    ) -> tuple[Tensor, Tensor]:
+        """The weights (B,) in an answer about a scalar: of the network, and of the other scalars.
+
+        `known` holds the share (B,) of every variable. Beside images that are seen the network
+        speaks alone: what ventricles say of an age is in them. Where nothing but the scalar is
+        known, neither speaks, and the cohort's distribution is left.
+        """
+        unseen = 1 - torch.stack([known[v] for v in images]).mean(0)
+        unknown = torch.stack([1 - share for v, share in known.items() if v != of]).prod(0)
+        own = self.share * unseen
+        return (1 - own) * (1 - unknown), own
+
+    def marginal(self, name: str) -> Marginal:
         own = self.places[name]
         return self.mean[own], self.covariance[own, own]
 

@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.joint import State
+from metavoxel.diffusion.joint import State, Times
 from metavoxel.diffusion.readout import ReadOut
 from metavoxel.diffusion.temper import Temper
 from metavoxel.inference.ask import BATCH
@@ -30,6 +30,7 @@ LOG_FACTORS = torch.linspace(-6, 6, 481, dtype=torch.float64)
 # Of the priors of mu and tau: a network stopped in time is off by a third, not by three. Under
 # priors of 1, 12 people decide almost alone, and unseen people fare worse (benchmarks/tempers.py).
 MU_STD, TAU_STD = 0.3, 0.3
+SHARES = torch.linspace(0, 1, 21, dtype=torch.float64)
 _GRID = 30  # values of each
 _QUESTIONS = 4  # asked of every person: which of the other scalars are known
 
@@ -70,7 +71,7 @@ def fit_tempers(
     """
     if model.tempers:
         raise ValueError("a model is tempered once")
-    read_outs = {v: p for v, p in model.read_outs.items() if model.learns([v], model.schema.images)}
+    read_outs = _read_outs(model)
     imaged = torch.stack([observed[v] for v in model.schema.images]).all(0)
     if not any(bool((observed[v] & imaged).any()) for v in read_outs):
         return {}
@@ -81,6 +82,39 @@ def fit_tempers(
         curves = _log_likelihood(model, read_outs, *chosen, images_known, generator)
         factors.append(shrunk_factors(curves, [r.linear_in for r in read_outs.values()]).tolist())
     return {v: Temper(*pair) for v, *pair in zip(read_outs, *factors, strict=True)}
+
+
+@torch.inference_mode()
+def fit_share(model: MetaVoxel, z0: State, observed: Mapping[str, Tensor], seed: int = 0) -> float:
+    """What of an answer where no image is seen is best left to the joint distribution of scalars,
+    by records like those of `fit_tempers`: the posterior mean of the share, if none is likelier
+    than another before. 1 if they tell nothing. Comes before the tempers.
+    """
+    if model.tempers:
+        raise ValueError("the share is fitted before the tempers")
+    together, read_outs = model.together, _read_outs(model)
+    if together is None:
+        raise ValueError("the model has no joint distribution of its scalars")
+    if not any(bool(observed[v].any()) for v in read_outs):
+        return 1.0
+    generator, n = torch.Generator().manual_seed(seed), len(next(iter(observed.values())))
+    unknown = _questions(model, n, False, generator)
+    likelihood = torch.zeros(len(SHARES), dtype=torch.float64)
+    for question in range(_QUESTIONS):
+        for rows in torch.arange(n).split(BATCH):
+            z = {v: x[rows].to(model.device) for v, x in z0.items()}
+            asked = {v: x[question, rows] | ~observed[v][rows] for v, x in unknown.items()}
+            z, t = _corner(model, z, asked, generator)
+            predictions, known = model.network(z, t, read_outs), model.known(t)
+            for i, share in enumerate(SHARES.tolist()):
+                together.share = share
+                said = model.pooled(predictions, z, t, known)
+                for v, read_out in read_outs.items():
+                    weight = unknown[v][question, rows] / unknown[v][:, rows].sum(0)
+                    each = read_out.log_likelihood(said[v].cpu(), z0[v][rows])
+                    likelihood[i] += float((weight * observed[v][rows] * each).sum())
+    together.share = 1.0
+    return float(likelihood.softmax(0) @ SHARES)
 
 
 @torch.inference_mode()
@@ -101,13 +135,11 @@ def _log_likelihood(
             z = {v: x[rows].to(model.device) for v, x in z0.items()}
             there = {v: x[rows] for v, x in observed.items()}
             asked = {v: x[question, rows] | ~there[v] for v, x in unknown.items()}
-            tempered = _tempered(model, [*read_outs], z, asked, generator)
+            said = _predictions(model, read_outs, z, asked, generator)
             for i, (v, read_out) in enumerate(read_outs.items()):
                 share = unknown[v][question, rows] / unknown[v][:, rows].sum(0)
-                each = read_out.log_likelihood(
-                    tempered[v].cpu(), z0[v][rows].repeat_interleave(len(LOG_FACTORS), 0)
-                )
-                curves[i] += (share * there[v]).double() @ each.view(len(rows), -1).double()
+                each = _curves(read_out, said[v].cpu(), z0[v][rows])
+                curves[i] += (share * there[v]).double() @ each
     return curves
 
 
@@ -127,30 +159,42 @@ def _questions(
     return unknown
 
 
-def _tempered(
+def _predictions(
     model: MetaVoxel,
     asked: Collection[str],
     z0: State,
     unknown: Mapping[str, Tensor],
     generator: torch.Generator,
 ) -> State:
-    """What the model would say with each of the G factors, the known at t = 0 and the unknown at T:
-    (B * G, k), the factors of a record in a row."""
-    T, n = model.process.T, len(next(iter(z0.values())))  # noqa: N806
+    """What the model says where the known are at t = 0 and the unknown at T."""
+    return model(*_corner(model, z0, unknown, generator), asked)
+
+
+def _corner(
+    model: MetaVoxel, z0: State, unknown: Mapping[str, Tensor], generator: torch.Generator
+) -> tuple[State, Times]:
+    """The known of z0 at t = 0, the unknown at T."""
+    T = model.process.T  # noqa: N806
     t = {v: T * x.long().to(model.device) for v, x in unknown.items()}
-    noise = {v: x.to(model.device) for v, x in model.process.noise(n, generator).items()}
-    z = model.process.noised(z0, t, noise)
-    predictions, said = model.network(z, t, asked), model.said(z, t, asked)
-    grid = LOG_FACTORS.exp().float().to(model.device)
-    factors = grid.repeat(n)[:, None]
-    known = {v: x.repeat_interleave(len(grid)) for v, x in model.known(t).items()}
+    noise = model.process.noise(len(next(iter(z0.values()))), generator)
+    noise = {v: x.to(model.device) for v, x in noise.items()}
+    return model.process.noised(z0, t, noise), t
+
+
+def _read_outs(model: MetaVoxel) -> dict[str, ReadOut]:
+    """The scalars that are read out, if the training was meant to teach them from images."""
     return {
-        v: model.joined(
-            v,
-            predictions[v].repeat_interleave(len(grid), 0),
-            factors,
-            said[v].repeated(len(grid)) if said else None,
-            known,
-        )
-        for v in asked
+        v: p
+        for v, p in model.process.processes.items()
+        if isinstance(p, ReadOut) and model.learns([v], model.schema.images)
     }
+
+
+def _curves(read_out: ReadOut, prediction: Tensor, z0: Tensor) -> Tensor:
+    """The log-likelihood of every factor for every record, (B, G)."""
+    n, grid = len(z0), LOG_FACTORS.exp().to(z0)
+    tempered = read_out.tempered(
+        prediction.repeat_interleave(len(grid), 0), grid.repeat(n)[:, None]
+    )
+    each = read_out.log_likelihood(tempered, z0.repeat_interleave(len(grid), 0))
+    return each.view(n, len(grid)).double()

@@ -26,7 +26,7 @@ from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write, locked, remove_leftovers
-from metavoxel.inference.temper import fit_tempers
+from metavoxel.inference.temper import fit_share, fit_tempers
 from metavoxel.model import MetaVoxel, best_device, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -113,8 +113,8 @@ def train(
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
     scaled = scalings(schema, parts["train"], config.model.diffusion.fits_mixtures)
-    corrects = config.model.diffusion.corrects_scalars
-    together = fit_together(schema, parts["train"], scaled) if corrects else None
+    fits = config.model.diffusion.fits_scalars_together
+    together = fit_together(schema, parts["train"], scaled) if fits else None
     model = MetaVoxel(schema, config.model, scaled, together).to(best_device())
     settled = resolve_precision(config, model)
     busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
@@ -363,9 +363,12 @@ def _joint_stage(
 
 
 def _temper(model: MetaVoxel, validation: Examples) -> None:
-    """Make the spreads of the answers those that the validation records show."""
+    """Pool answers, and make their spreads, as the validation records show to be right."""
     rows = torch.arange(len(validation))
-    model.tempers = fit_tempers(model, *validation.batch(rows, torch.zeros_like(rows)))
+    records = validation.batch(rows, torch.zeros_like(rows))
+    if model.together is not None:
+        model.together.share = fit_share(model, *records)
+    model.tempers = fit_tempers(model, *records)
 
 
 def _fit(
