@@ -97,10 +97,10 @@ def test_the_share_of_the_normal_is_that_which_held_out_people_find_right() -> N
 
     assert share(people) > 0.95
     alike = {"age": 75 + 4 * torch.randn(200), "height": 175 + 2 * torch.randn(200)}
-    assert share(alike | {"sex": torch.zeros(200)}) < 0.05
+    assert share(alike | {"sex": torch.zeros(200)}) < 0.3  # against the prior
     nobody = {v: torch.zeros(200, dtype=torch.bool) for v in observed}
     z0 = loud.encode(people) | {"image": torch.zeros(200, 1, 8, 8, 8)}
-    assert fit_share(loud, z0, nobody) == 1
+    assert fit_share(loud, z0, nobody) == pytest.approx(0.8, abs=0.02)  # the prior's mean
     assert loud.together is not None and loud.together.share == 1
 
 
