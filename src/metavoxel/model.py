@@ -93,7 +93,7 @@ class MetaVoxel(nn.Module):
 
     Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
     unit, categorical (B,) label indices. Encoded, they are the z of the joint process. `together`
-    is the joint distribution of the encoded scalars that answers where no image is seen, if any.
+    is the joint distribution of the encoded scalars that has its share in answers, if any.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class MetaVoxel(nn.Module):
         return self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
 
     def pooled(self, predictions: State, z: State, t: Times, known: Mapping[str, Tensor]) -> State:
-        """The network's predictions and, where no image is seen, what scalars say of one another by
-        their joint distribution, if there is one."""
+        """The network's predictions, together with what scalars say of one another by their joint
+        distribution, if there is one."""
         if self.together is None:
             return predictions
         read_outs = {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
@@ -140,9 +140,9 @@ class MetaVoxel(nn.Module):
         measured = {v: p.measured(z[v], t[v], cohort[v]) for v, p in read_outs.items()}
         out = dict(predictions)
         for v in read_outs.keys() & predictions.keys():
-            own, others = self.together.voices(v, known, self.schema.images)
-            said = self.together.evidence(v, measured).weighed(others)
-            out[v] = read_outs[v].pooled(predictions[v], own, said, cohort[v])
+            said = self.together.evidence(v, measured)
+            own, others = self.together.voices(v, said, known, self.schema.images)
+            out[v] = read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort[v])
         return out
 
     def known(self, t: Times) -> dict[str, Tensor]:

@@ -166,11 +166,33 @@ def test_a_pool_is_the_product_of_what_two_say_and_the_cohort(components: tuple)
     assert torch.allclose(pooled[1][:, 0].double(), variance, rtol=5e-3)
 
 
-def test_beside_images_the_network_speaks_alone_and_of_nothing_neither() -> None:
-    together = JointNormal({"age": 1, "height": 1}, [0.0, 0], [[1.0, 0], [0, 1]], share=0.75)
-    known = {"t1w": [1.0, 0, 0, 0.5], "age": [0.0, 0, 1, 0], "height": [0.0, 1, 0, 0]}
-    shares = {v: torch.tensor(x) for v, x in known.items()}
-    own, others = together.voices("age", shares, ["t1w"])
-    # The image; the height; nothing else, though age itself is known; half of the image.
-    assert own.tolist() == pytest.approx([1, 0.25, 0, 0.625 * 0.5])
-    assert others.tolist() == pytest.approx([0, 0.75, 0.75, 0.375])
+def test_what_is_explained_is_the_share_of_variance_that_a_conditional_loses() -> None:
+    exact = measured(torch.randn(2, 7).double(), dict.fromkeys(WIDTHS, 1.0))
+    for v in ("age", "height"):
+        own = torch.arange(7)[TOGETHER.places[v]]
+        left = 1 / torch.linalg.inv(COVARIANCE)[own, own]
+        explained = TOGETHER.evidence(v, exact).explained(TOGETHER.marginal(v))
+        assert explained.tolist() == pytest.approx([1 - float(left / COVARIANCE[own, own])] * 2)
+    # A label is as good as told: of its two elements, which add up to 1, one is free.
+    told = Evidence(torch.zeros(1, 2), torch.tensor([[[1e6, -1e6], [-1e6, 1e6]]]))
+    odds = (torch.tensor([0.5, 0.5]), torch.tensor([[0.25, -0.25], [-0.25, 0.25]]).double())
+    assert told.explained(odds).tolist() == pytest.approx([1], abs=1e-5)
+
+
+def test_the_weights_of_network_and_others() -> None:
+    variance = [[1.0, 0.8], [0.8, 1.0]]
+    shares = {"share": 0.75, "beside": {"age": 0.5}}
+    together = JointNormal({"age": 1, "height": 1}, [0.0, 0], variance, **shares)  # type: ignore
+    # The image; the height; nothing else, though age itself is known; half of the image; all.
+    known = {
+        "t1w": torch.tensor([1.0, 0, 0, 0.5, 1]),
+        "age": torch.tensor([0.0, 0, 1, 0, 0]),
+        "height": torch.tensor([0.0, 1, 0, 0, 1]),
+    }
+    height = Measurement(
+        torch.zeros(5, 1), known["height"].sqrt(), (1 - known["height"])[:, None, None]
+    )
+    said = together.evidence("age", {"height": height})
+    own, others = together.voices("age", said, known, ["t1w"])
+    assert own.tolist() == pytest.approx([1, 0.25, 0, (1 + 0.25 * 0.5) / 2, 1 - 0.5 * 0.64])
+    assert others.tolist() == pytest.approx([0.5, 0.75, 0.75, 0.625, 0.5])

@@ -17,7 +17,7 @@ from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_spread
-from metavoxel.inference.temper import fit_share
+from metavoxel.inference.temper import fit_shares
 from metavoxel.model import MetaVoxel, ModelConfig, checksums, load_model, save_model
 
 HEIGHT = {"kind": "continuous", "unit": "cm", "range": [100, 200]}
@@ -93,15 +93,29 @@ def test_the_share_of_the_normal_is_that_which_held_out_people_find_right() -> N
 
     def share(values: dict[str, torch.Tensor]) -> float:
         z0 = loud.encode(values) | {"image": torch.zeros(200, 1, 8, 8, 8)}
-        return fit_share(loud, z0, observed)
+        without, beside = fit_shares(loud, z0, observed)
+        assert beside == pytest.approx(dict.fromkeys(people, 0.5))  # nobody has an image
+        return without
 
     assert share(people) > 0.95
     alike = {"age": 75 + 4 * torch.randn(200), "height": 175 + 2 * torch.randn(200)}
     assert share(alike | {"sex": torch.zeros(200)}) < 0.3  # against the prior
-    nobody = {v: torch.zeros(200, dtype=torch.bool) for v in observed}
-    z0 = loud.encode(people) | {"image": torch.zeros(200, 1, 8, 8, 8)}
-    assert fit_share(loud, z0, nobody) == pytest.approx(0.8, abs=0.02)  # the prior's mean
+    observed |= {v: torch.zeros(200, dtype=torch.bool) for v in people}
+    assert share(people) == pytest.approx(0.8, abs=0.02)  # the prior's mean
     assert loud.together is not None and loud.together.share == 1
+
+
+def test_beside_images_each_scalar_has_a_share_of_its_own() -> None:
+    """The network says that all are old women; their heights are as the normal has them."""
+    loud, n = model(joint_normal(), True), 200
+    drawn = ask(model(joint_normal()), ["height"], {}, n, 1, seed=3).samples
+    people = {"height": drawn["height"][:, 0].float(), "sex": torch.zeros(n)}
+    people["age"] = 75 + 4 * torch.randn(n, generator=torch.Generator().manual_seed(0))
+    # Women's heights, lower than all people's.
+    people["height"] -= 100 * CORRELATION[1, 2] * STD[1] / 2
+    z0 = loud.encode(people) | {"image": torch.zeros(n, 1, 8, 8, 8)}
+    _, beside = fit_shares(loud, z0, {v: torch.ones(n, dtype=torch.bool) for v in z0})
+    assert beside["age"] < 0.5 and beside["height"] > 0.8
 
 
 def test_a_share_weighs_the_two_and_an_image_leaves_the_network_alone() -> None:

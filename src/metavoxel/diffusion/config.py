@@ -170,9 +170,9 @@ class DiffusionConfig(Strict):
     )
     scalars_together: bool = Field(
         default=True,
-        description="whether, where no image is seen, scalars that are read out speak of one "
-        "another by the mean and covariance of the training people, in the measure in which that "
-        "answers validation people better than the network does",
+        description="whether scalars that are read out speak of one another by the mean and "
+        "covariance of the training people, too, in the measure in which that answers validation "
+        "people better than the network does",
     )
     variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
         default="likelihood and velocity",

@@ -50,13 +50,20 @@ class Evidence:
         """To the power of `weight` (B,)."""
         return Evidence(self.eta * weight[:, None], self.precision * weight[:, None, None])
 
+    def explained(self, cohort: Marginal) -> Tensor:
+        """The share (B,) of the cohort's variance that it explains, R^2, 0 if it says nothing."""
+        left = cohort[1] @ self.precision.to(cohort[1]) + torch.eye(self.eta.shape[1]).to(cohort[1])
+        k = self.eta.shape[1]
+        gone = k - torch.linalg.inv(left).diagonal(dim1=1, dim2=2).sum(1)
+        return (gone / max(k - 1, 1)).clamp(0, 1).to(self.eta)  # one-hot rows vary in k - 1 ways
+
 
 class JointNormal(nn.Module):
     """z_0 of all scalars ~ N(mean, covariance), one after the other, labels by their one-hot rows.
 
     `widths` says how many of the elements of `mean` (D,) and `covariance` (D, D) are a scalar's.
-    `share` is what of an answer is left to it where no image is seen; the rest is the network's.
-    Computes in float64: what one-hot rows say of each other is nearly singular. Raises ValueError
+    `share` is its weight in an answer where no image is seen, `beside` that about each scalar where
+    images are; what is left is the network's. Computes in float64: what one-hot rows say of each other is nearly singular. Raises ValueError
     if the shapes do not fit.
     """
 
@@ -69,9 +76,10 @@ class JointNormal(nn.Module):
         mean: Sequence[float],
         covariance: Sequence[Sequence[float]],
         share: float = 1.0,
+        beside: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.share = share
+        self.share, self.beside = share, {v: 0.0 for v in widths} | dict(beside or {})
         ends = torch.tensor([*widths.values()]).cumsum(0).tolist()
         self.places = {v: slice(end - widths[v], end) for v, end in zip(widths, ends, strict=True)}
         if torch.tensor(covariance).shape != (len(mean), len(mean)) or len(mean) != ends[-1]:
@@ -87,21 +95,26 @@ class JointNormal(nn.Module):
             "mean": self.mean.tolist(),
             "covariance": self.covariance.tolist(),
             "share": self.share,
+            "beside": self.beside,
         }
 
     def voices(
-        self, of: str, known: Mapping[str, Tensor], images: Collection[str]
+        self, of: str, said: Evidence, known: Mapping[str, Tensor], images: Collection[str]
     ) -> tuple[Tensor, Tensor]:
-        """The weights (B,) in an answer about a scalar: of the network, and of the other scalars.
+        """The weights (B,) in an answer about a scalar: of the network, and of what the others say.
 
-        `known` holds the share (B,) of every variable. Beside images that are seen the network
-        speaks alone: what ventricles say of an age is in them. Where nothing but the scalar is
-        known, neither speaks, and the cohort's distribution is left.
+        `known` holds the share (B,) of every variable. Where no image is seen and nothing but the
+        scalar is known, neither speaks, and the cohort's distribution is left. Beside an image the
+        network gives way as far as the others explain the scalar: what it says, it read off the
+        image in part.
         """
-        unseen = 1 - torch.stack([known[v] for v in images]).mean(0)
+        seen = torch.stack([known[v] for v in images]).mean(0)
         unknown = torch.stack([1 - share for v, share in known.items() if v != of]).prod(0)
-        own = self.share * unseen
-        return (1 - own) * (1 - unknown), own
+        without, beside = self.share, self.beside[of]
+        alone = (1 - without) * (1 - unknown)
+        together = 1 - beside * said.explained(self.marginal(of))
+        own = torch.lerp(alone, together, seen)
+        return own, without + (beside - without) * seen
 
     def marginal(self, name: str) -> Marginal:
         own = self.places[name]

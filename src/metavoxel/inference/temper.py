@@ -85,35 +85,56 @@ def fit_tempers(
     return {v: Temper(*pair) for v, *pair in zip(read_outs, *factors, strict=True)}
 
 
-@torch.inference_mode()
-def fit_share(model: MetaVoxel, z0: State, observed: Mapping[str, Tensor], seed: int = 0) -> float:
-    """What of an answer where no image is seen is best left to the joint distribution of scalars,
-    by records like those of `fit_tempers`: the posterior mean under the prior Beta(4, 1). Comes
-    before the tempers.
+def fit_shares(
+    model: MetaVoxel, z0: State, observed: Mapping[str, Tensor], seed: int = 0
+) -> tuple[float, dict[str, float]]:
+    """The weights of the joint distribution of scalars in answers, by records like those of
+    `fit_tempers`: where no image is seen one for all scalars, its posterior mean under the prior
+    Beta(4, 1); beside images one for each, under a uniform prior. Comes before the tempers.
     """
-    if model.tempers:
-        raise ValueError("the share is fitted before the tempers")
-    together, read_outs = model.together, _read_outs(model)
-    if together is None:
-        raise ValueError("the model has no joint distribution of its scalars")
-    generator, n = torch.Generator().manual_seed(seed), len(next(iter(observed.values())))
-    unknown = _questions(model, n, False, generator)
-    likelihood = _LEANING * SHARES.log()  # with the prior
+    if model.tempers or model.together is None:
+        raise ValueError("shares are of a joint distribution, and fitted before the tempers")
+    imaged = torch.stack([observed[v] for v in model.schema.images]).all(0)
+    generator = torch.Generator().manual_seed(seed)
+    every = _shares_likelihood(model, z0, observed, False, generator)
+    rows = imaged.nonzero()[:, 0]
+    some = {v: x[rows] for v, x in z0.items()}, {v: x[rows] for v, x in observed.items()}
+    each = _shares_likelihood(model, *some, True, generator)
+    without = (every.sum(0) + _LEANING * SHARES.log()).softmax(0) @ SHARES
+    beside = (each.softmax(1) @ SHARES).tolist()
+    return float(without), dict(zip(_read_outs(model), beside, strict=True))
+
+
+@torch.inference_mode()
+def _shares_likelihood(
+    model: MetaVoxel,
+    z0: State,
+    observed: Mapping[str, Tensor],
+    images_known: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """The logarithm of that of every share, summed over the records and averaged over their
+    questions, (V, G)."""
+    together, read_outs, n = model.together, _read_outs(model), len(next(iter(observed.values())))
+    assert together is not None
+    unknown = _questions(model, n, images_known, generator)
+    curves = torch.zeros(len(read_outs), len(SHARES), dtype=torch.float64)
+    before = together.share, together.beside
     for question in range(_QUESTIONS):
         for rows in torch.arange(n).split(BATCH):
             z = {v: x[rows].to(model.device) for v, x in z0.items()}
             asked = {v: x[question, rows] | ~observed[v][rows] for v, x in unknown.items()}
             z, t = _corner(model, z, asked, generator)
             predictions, known = model.network(z, t, read_outs), model.known(t)
-            for i, share in enumerate(SHARES.tolist()):
-                together.share = share
+            for g, share in enumerate(SHARES.tolist()):
+                together.share, together.beside = share, dict.fromkeys(read_outs, share)
                 said = model.pooled(predictions, z, t, known)
-                for v, read_out in read_outs.items():
+                for i, (v, read_out) in enumerate(read_outs.items()):
                     weight = unknown[v][question, rows] / unknown[v][:, rows].sum(0)
                     each = read_out.log_likelihood(said[v].cpu(), z0[v][rows])
-                    likelihood[i] += float((weight * observed[v][rows] * each).sum())
-    together.share = 1.0
-    return float(likelihood.softmax(0) @ SHARES)
+                    curves[i, g] += (weight * observed[v][rows] * each).sum()
+    together.share, together.beside = before
+    return curves
 
 
 @torch.inference_mode()

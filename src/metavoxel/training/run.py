@@ -26,7 +26,7 @@ from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write, locked, remove_leftovers
-from metavoxel.inference.temper import fit_share, fit_tempers
+from metavoxel.inference.temper import fit_shares, fit_tempers
 from metavoxel.model import MetaVoxel, best_device, load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -367,7 +367,7 @@ def _temper(model: MetaVoxel, validation: Examples) -> None:
     rows = torch.arange(len(validation))
     records = validation.batch(rows, torch.zeros_like(rows))
     if model.together is not None:
-        model.together.share = fit_share(model, *records)
+        model.together.share, model.together.beside = fit_shares(model, *records)
     model.tempers = fit_tempers(model, *records)
 
 
