@@ -63,8 +63,8 @@ class JointNormal(nn.Module):
 
     `widths` says how many of the elements of `mean` (D,) and `covariance` (D, D) are a scalar's.
     `share` is its weight in an answer where no image is seen, `beside` that about each scalar where
-    images are; what is left is the network's. Computes in float64: what one-hot rows say of each other is nearly singular. Raises ValueError
-    if the shapes do not fit.
+    images are; what is left is the network's. Computes in float64: what one-hot rows say of each
+    other is nearly singular. Raises ValueError if the shapes do not fit.
     """
 
     mean: Tensor
@@ -79,7 +79,8 @@ class JointNormal(nn.Module):
         beside: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.share, self.beside = share, {v: 0.0 for v in widths} | dict(beside or {})
+        self.share = share
+        self.beside: Mapping[str, float] = {**dict.fromkeys(widths, 0.0), **(beside or {})}
         ends = torch.tensor([*widths.values()]).cumsum(0).tolist()
         self.places = {v: slice(end - widths[v], end) for v, end in zip(widths, ends, strict=True)}
         if torch.tensor(covariance).shape != (len(mean), len(mean)) or len(mean) != ends[-1]:
@@ -95,7 +96,7 @@ class JointNormal(nn.Module):
             "mean": self.mean.tolist(),
             "covariance": self.covariance.tolist(),
             "share": self.share,
-            "beside": self.beside,
+            "beside": dict(self.beside),
         }
 
     def voices(

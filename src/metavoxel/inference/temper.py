@@ -30,7 +30,7 @@ LOG_FACTORS = torch.linspace(-6, 6, 481, dtype=torch.float64)
 # Of the priors of mu and tau: a network stopped in time is off by a third, not by three. Under
 # priors of 1, 12 people decide almost alone, and unseen people fare worse (benchmarks/tempers.py).
 MU_STD, TAU_STD = 0.3, 0.3
-# Twelve people hardly tell the share; those of five models together, and 200, found 1 the likeliest.
+# Twelve people hardly tell a share; those of five models together, and 200, found 1 the likeliest.
 SHARES, _LEANING = torch.linspace(0, 1, 21, dtype=torch.float64), 3
 _GRID = 30  # values of each
 _QUESTIONS = 4  # asked of every person: which of the other scalars are known
