@@ -126,7 +126,7 @@ def _shares_likelihood(
             asked = {v: x[question, rows] | ~observed[v][rows] for v, x in unknown.items()}
             z, t = _corner(model, z, asked, generator)
             predictions, known = model.network(z, t, read_outs), model.known(t)
-            for g, share in enumerate(SHARES.tolist()):
+            for g, share in enumerate(map(float, SHARES)):
                 together.share, together.beside = share, dict.fromkeys(read_outs, share)
                 said = model.pooled(predictions, z, t, known)
                 for i, (v, read_out) in enumerate(read_outs.items()):
