@@ -30,8 +30,10 @@ LOG_FACTORS = torch.linspace(-6, 6, 481, dtype=torch.float64)
 # Of the priors of mu and tau: a network stopped in time is off by a third, not by three. Under
 # priors of 1, 12 people decide almost alone, and unseen people fare worse (benchmarks/tempers.py).
 MU_STD, TAU_STD = 0.3, 0.3
-# Twelve people hardly tell a share; those of five models together, and 200, found 1 the likeliest.
-SHARES, _LEANING = torch.linspace(0, 1, 21, dtype=torch.float64), 3
+# Twelve people hardly tell a share. Without images those of five models together, and 200, found 1
+# the likeliest; beside them the network has read much of what the others say off the image.
+SHARES = torch.linspace(0, 1, 21, dtype=torch.float64)
+_WITHOUT, _BESIDE = 3 * SHARES.log(), 2 * (1 - SHARES).log()  # Beta(4, 1) and Beta(1, 3)
 _GRID = 30  # values of each
 _QUESTIONS = 4  # asked of every person: which of the other scalars are known
 
@@ -90,7 +92,7 @@ def fit_shares(
 ) -> tuple[float, dict[str, float]]:
     """The weights of the joint distribution of scalars in answers, by records like those of
     `fit_tempers`: where no image is seen one for all scalars, its posterior mean under the prior
-    Beta(4, 1); beside images one for each, under a uniform prior. Comes before the tempers.
+    Beta(4, 1); beside images one for each, under Beta(1, 3). Comes before the tempers.
     """
     if model.tempers or model.together is None:
         raise ValueError("shares are of a joint distribution, and fitted before the tempers")
@@ -100,8 +102,8 @@ def fit_shares(
     rows = imaged.nonzero()[:, 0]
     some = {v: x[rows] for v, x in z0.items()}, {v: x[rows] for v, x in observed.items()}
     each = _shares_likelihood(model, *some, True, generator)
-    without = (every.sum(0) + _LEANING * SHARES.log()).softmax(0) @ SHARES
-    beside = (each.softmax(1) @ SHARES).tolist()
+    without = (every.sum(0) + _WITHOUT).softmax(0) @ SHARES
+    beside = ((each + _BESIDE).softmax(1) @ SHARES).tolist()
     return float(without), dict(zip(_read_outs(model), beside, strict=True))
 
 
