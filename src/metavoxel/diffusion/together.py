@@ -2,8 +2,8 @@
 
 A network has to learn it from the few records of a batch in which no image drowns it. But a mean
 and a covariance are all that a normal needs, the training people give them at once, and Bayes' rule
-does the rest in closed form, whichever scalars are known and however noisy they are. So where no
-image is seen the two are pooled, in the measure in which held-out people find them right.
+does the rest in closed form, whichever scalars are known and however noisy they are. So the two are
+pooled, in the measure in which held-out people find them right: without images, and beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 _JITTER = 1e-9  # added to variances: the elements of one-hot rows add up to 1, without any
-
 
 Marginal = tuple[Tensor, Tensor]  # of one scalar: mean (k,) and covariance (k, k)
 
