@@ -141,7 +141,7 @@ class MetaVoxel(nn.Module):
         out = dict(predictions)
         for v in read_outs.keys() & predictions.keys():
             said = self.together.evidence(v, measured)
-            own, others = self.together.voices(v, said, known, self.schema.images)
+            own, others = self.together.voices(v, said, known, self._seen(known))
             out[v] = read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort[v])
         return out
 
@@ -149,6 +149,10 @@ class MetaVoxel(nn.Module):
         """The share (B,) of what it would say that every variable still says at its time."""
         signal = {v: self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema}
         return {v: known_share(a) if v in self.schema.images else a for v, a in signal.items()}
+
+    def _seen(self, known: Mapping[str, Tensor]) -> Tensor:
+        """The share (B,) of the images that is seen."""
+        return torch.stack([known[v] for v in self.schema.images]).mean(0)
 
     @torch.no_grad()
     def _clean(self, z: State, t: Times, asked: Collection[str] | None) -> Clean | None:
@@ -167,8 +171,7 @@ class MetaVoxel(nn.Module):
         """The predictions, as sure as held-out people found that they may be."""
         if not self.tempers:
             return predictions
-        seen = torch.stack([known[v] for v in self.schema.images]).mean(0)
-        out = dict(predictions)
+        seen, out = self._seen(known), dict(predictions)
         for v in self.tempers.keys() & predictions.keys():
             process = self.process.processes[v]
             assert isinstance(process, ReadOut)

@@ -193,6 +193,6 @@ def test_the_weights_of_network_and_others() -> None:
         torch.zeros(5, 1), known["height"].sqrt(), (1 - known["height"])[:, None, None]
     )
     said = together.evidence("age", {"height": height})
-    own, others = together.voices("age", said, known, ["t1w"])
+    own, others = together.voices("age", said, known, known["t1w"])
     assert own.tolist() == pytest.approx([1, 0.25, 0, (1 + 0.25 * 0.5) / 2, 1 - 0.5 * 0.64])
     assert others.tolist() == pytest.approx([0.5, 0.75, 0.75, 0.625, 0.5])

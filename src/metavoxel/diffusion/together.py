@@ -8,7 +8,7 @@ pooled, in the measure in which held-out people find them right: without images,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,16 +99,15 @@ class JointNormal(nn.Module):
         }
 
     def voices(
-        self, of: str, said: Evidence, known: Mapping[str, Tensor], images: Collection[str]
+        self, of: str, said: Evidence, known: Mapping[str, Tensor], seen: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The weights (B,) in an answer about a scalar: of the network, and of what the others say.
 
-        `known` holds the share (B,) of every variable. Where no image is seen and nothing but the
-        scalar is known, neither speaks, and the cohort's distribution is left. Beside an image the
-        network gives way as far as the others explain the scalar: what it says, it read off the
-        image in part.
+        `known` holds the share (B,) of every variable, `seen` that of the images. Where no image is
+        seen and nothing but the scalar is known, neither speaks, and the cohort's distribution is
+        left. Beside an image the network gives way as far as the others explain the scalar: what
+        they say, it read off the image in part.
         """
-        seen = torch.stack([known[v] for v in images]).mean(0)
         unknown = torch.stack([1 - share for v, share in known.items() if v != of]).prod(0)
         without, beside = self.share, self.beside[of]
         alone = (1 - without) * (1 - unknown)
@@ -150,7 +149,10 @@ class JointNormal(nn.Module):
 
 
 def _block_diagonal(blocks: list[Tensor]) -> Tensor:
-    """Matrices (B, k, k) of several k -> (B, K, K), K the sum of the k."""
+    """Matrices (B, k, k) of several k -> (B, K, K), K the sum of the k.
+
+    B may be 0, which torch.block_diag under vmap refuses.
+    """
     size = sum(block.shape[1] for block in blocks)
     out, at = blocks[0].new_zeros(len(blocks[0]), size, size), 0
     for block in blocks:
