@@ -27,7 +27,7 @@ from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.diffusion.temper import Temper, known_share
-from metavoxel.diffusion.together import JointNormal
+from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
@@ -40,6 +40,7 @@ BEFORE = {
     "image_schedule": None,
     "continuous_prior": "normal",
     "scalars_together": False,
+    "image_follows_scalars": False,
 }
 # Settings that are gone, and what they were where a folder does without them.
 GONE = {"scalars_alone": False}
@@ -109,8 +110,10 @@ class MetaVoxel(nn.Module):
         self.schema, self.config, self.scalings = schema, config, dict(scalings)
         self.together = together
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
+        self.follows = together is not None and config.diffusion.fits_effects
+        scalars = together.mean.numel() if together is not None and self.follows else 0
         self.autoencoders = nn.ModuleDict(
-            {v: build_encoder(config.encoding, image) for v, image in schema.images.items()}
+            {v: build_encoder(config.encoding, x, scalars) for v, x in schema.images.items()}
         )
         self.process = self._joint_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
@@ -128,22 +131,43 @@ class MetaVoxel(nn.Module):
 
     def network(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
         """The network's prediction alone, as it is trained."""
-        return self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
+        predictions = self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
+        return self._following(predictions, z, t) if self.follows else predictions
+
+    def _following(self, predictions: State, z: State, t: Times) -> State:
+        """The predictions, those of images as corrections of an answer that knows the scalars."""
+        assert self.together is not None
+        images = [v for v in self.schema.images if v in predictions]
+        if not images:
+            return predictions
+        scalars, out = self.together.standardised(self._measured(z, t)), dict(predictions)
+        for v in images:
+            process = self.process.processes[v]
+            assert isinstance(process, PreconditionedGaussian)
+            out[v] = process.informed(predictions[v], z[v], t[v], scalars)
+        return out
 
     def pooled(self, predictions: State, z: State, t: Times, known: Mapping[str, Tensor]) -> State:
         """The network's predictions, together with what scalars say of one another by their joint
         distribution, if there is one."""
         if self.together is None:
             return predictions
-        read_outs = {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
-        cohort = {v: self.together.marginal(v) for v in read_outs}
-        measured = {v: p.measured(z[v], t[v], cohort[v]) for v, p in read_outs.items()}
-        out = dict(predictions)
-        for v in read_outs.keys() & predictions.keys():
-            said = self.together.evidence(v, measured)
+        measured, out = self._measured(z, t), dict(predictions)
+        for v in self._read_outs.keys() & predictions.keys():
+            said, cohort = self.together.evidence(v, measured), self.together.marginal(v)
             own, others = self.together.voices(v, said, known, self._seen(known))
-            out[v] = read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort[v])
+            out[v] = self._read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort)
         return out
+
+    @property
+    def _read_outs(self) -> dict[str, ReadOut]:
+        return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
+
+    def _measured(self, z: State, t: Times) -> dict[str, Measurement]:
+        """What the noisy values of the scalars measure of the clean ones."""
+        assert self.together is not None
+        cohort = {v: self.together.marginal(v) for v in self._read_outs}
+        return {v: p.measured(z[v], t[v], cohort[v]) for v, p in self._read_outs.items()}
 
     def known(self, t: Times) -> dict[str, Tensor]:
         """The share (B,) of what it would say that every variable still says at its time."""

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.preconditioned import FactorGaussian, PreconditionedGaussian
+from metavoxel.diffusion.preconditioned import (
+    Coefficients,
+    FactorGaussian,
+    PreconditionedGaussian,
+)
 from metavoxel.diffusion.schedule import linear, rescale_zero_terminal_snr
 
 T = 1000
@@ -62,6 +66,40 @@ def test_the_linear_answer_is_the_posterior_of_the_whole_covariance(rank: int) -
     torch.testing.assert_close(of.seen(zt, times), torch.cat([answer.mean, answer.own], 1))
 
 
+@pytest.mark.parametrize("left", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("j", [1, 2])
+def test_what_is_known_of_factors_is_a_prior_of_them(j: int, left: float) -> None:
+    """As with the posterior of the whole covariance, about another mean, with a time for every
+    record; nothing but what the Gaussian says itself is the answer without."""
+    of, whole = process(2), gaussian(2)
+    z0, noise = draw(5, whole)
+    times = torch.tensor([0, 30, 400, T, 400])
+    zt = of.noised(z0, times, noise)
+    known = Coefficients(
+        torch.randn(5, j, generator=torch.Generator().manual_seed(2)).double() * (left < 1),
+        left * torch.eye(j, dtype=torch.float64).expand(5, -1, -1),
+    )
+    got = whole.mean_given(zt, of.schedule.alpha_bar(times), known)
+    loadings = whole.factors.flatten(1)
+    prior = torch.cat([torch.full((j,), left), torch.ones(2 - j)]).double()
+    cov = loadings.T @ (prior[:, None] * loadings) + torch.diag(whole.own.flatten())
+    for i, a in enumerate(of.schedule.alpha_bar(times).double()):
+        mean = known.mean[i] @ loadings[:j]
+        gain = a.sqrt() * cov @ torch.linalg.inv(a * cov + (1 - a) * torch.eye(6))
+        expected = mean + gain @ (zt[i].flatten() - a.sqrt() * mean)
+        torch.testing.assert_close(got[i].flatten(), expected, rtol=1e-6, atol=1e-6)
+    prediction = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(3)).double()
+    informed = of.informed(prediction, zt, times, known)
+    later = times > 0  # at 0 there is nothing to correct
+    expected = got + of.linear(zt, times).std * prediction
+    torch.testing.assert_close(
+        of.clean(informed, zt, times)[later], expected[later], rtol=1e-6, atol=1e-6
+    )
+    assert bool(informed.isfinite().all())
+    if left == 1:
+        torch.testing.assert_close(informed[later], prediction[later], rtol=1e-6, atol=1e-6)
+
+
 def test_nothing_is_shown_of_what_is_marginalised_and_everything_of_what_is_known() -> None:
     of = process(2)
     z0, noise = draw(2, gaussian(2))
@@ -110,6 +148,9 @@ def test_single_precision_is_enough_for_many_elements() -> None:
         torch.testing.assert_close(
             getattr(got, part).double(), getattr(expected, part), rtol=1e-2, atol=1e-3
         )
+    known = Coefficients(torch.ones(4, 3).double(), torch.zeros(4, 3, 3).double())
+    told = single.mean_given(zt.float(), a.float(), known)
+    torch.testing.assert_close(told.double(), exact.mean_given(zt, a, known), rtol=1e-2, atol=1e-3)
 
 
 def test_the_network_must_correct_an_answer_of_z0() -> None:

@@ -67,7 +67,30 @@ def test_with_the_marginal_it_gives_the_conditional(of: str, known: tuple, noisy
     assert torch.allclose((posterior @ eta[..., None])[..., 0], mean, atol=1e-4)
 
 
+@pytest.mark.parametrize("known", all_subsets(["age", "sex", "height", "site"]))
+@pytest.mark.parametrize("noisy", [0.0, 0.6])
+def test_all_at_once_it_gives_the_joint_conditional(known: tuple, noisy: float) -> None:
+    """Mean and covariance of all scalars, by conditioning on all measurements at once, from what is
+    said of the standardised ones."""
+    gains = {v: 1.0 if v in known else noisy for v in WIDTHS}
+    z0 = torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    given = measured(z0, gains)
+    said = TOGETHER.standardised(given)
+    variance, axes = torch.linalg.eigh(COVARIANCE)
+    root = axes @ torch.diag(variance.sqrt()) @ axes.T
+    gain = torch.cat([torch.full((w,), gains[v]) for v, w in WIDTHS.items()]).double()
+    y = torch.cat([m.value for m in given.values()], 1)
+    total = gain[:, None] * COVARIANCE * gain + torch.diag(1 - gain**2)
+    weights = torch.linalg.pinv(total, hermitian=True, rtol=1e-12) @ (gain[:, None] * COVARIANCE)
+    mean = MEAN + (y - gain * MEAN) @ weights
+    left = COVARIANCE - (COVARIANCE * gain) @ weights
+    assert torch.allclose(MEAN + said.mean @ root, mean, atol=1e-5)
+    assert torch.allclose(root @ said.covariance @ root, left.expand(4, -1, -1), atol=1e-5)
+
+
 def test_where_nothing_is_known_nothing_is_said() -> None:
+    said = TOGETHER.standardised(measured(torch.randn(4, 7).double(), dict.fromkeys(WIDTHS, 0.0)))
+    assert not said.mean.any() and torch.equal(said.covariance[0], torch.eye(7).double())
     given = measured(torch.randn(4, 7).double(), dict.fromkeys(WIDTHS, 0.0))
     for v in WIDTHS:
         evidence = TOGETHER.evidence(v, given)

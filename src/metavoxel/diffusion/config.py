@@ -148,13 +148,19 @@ class DiffusionConfig(Strict):
         description="whether the network corrects the linear answer that the mean and covariance "
         "of the latents give, or predicts from nothing (the paper)",
     )
+    image_follows_scalars: bool = Field(
+        default=True,
+        description="with preconditioning and scalars_together, whether the linear answer is that "
+        "given the scalars, too, by a ridge regression of the latents on those of the training "
+        "people",
+    )
     image_loss_relative: float = Field(
-        default=1.0,
+        default=0.0,
         ge=0,
         le=1,
         description="with preconditioning, the share of an image's loss that is the error relative "
-        "to that of the linear answer; the rest is the error of the noise (Eq. 5). Below 1 images "
-        "are drawn better and follow age and the other scalars less",
+        "to that of the linear answer; the rest is the error of the noise (Eq. 5). Where images do "
+        "not follow scalars linearly, they follow them the less the smaller it is",
     )
     continuous_prediction: Prediction | Literal["read_out"] = Field(
         default="read_out",
@@ -212,6 +218,12 @@ class DiffusionConfig(Strict):
         """Whether the joint distribution of the scalars is described by a normal."""
         read_out = {self.continuous_prediction, self.categorical_prediction} == {"read_out"}
         return self.scalars_together and read_out
+
+    @property
+    def fits_effects(self) -> bool:
+        """Whether the slopes of images on the scalars are described."""
+        follows = self.image_preconditioning and self.image_follows_scalars
+        return follows and self.fits_scalars_together
 
     @property
     def schedule_of_images(self) -> ScheduleConfig:

@@ -37,11 +37,21 @@ class LinearAnswer:
 
 
 @dataclass(frozen=True, eq=False)
+class Coefficients:
+    """What is known of the first j of a Gaussian's factors: mean (B, j), covariance (B, j, j)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class FactorGaussian:
     """z_0 ~ N(0, F F' + diag(psi)), as in factor analysis.
 
     `factors` (k, ...) holds the columns of F, the directions in which elements vary together; k may
-    be 0. `own` (...) is psi > 0, the variance that is each element's own.
+    be 0. `own` (...) is psi > 0, the variance that is each element's own. So z_0 = F c + e, and
+    given c its elements are independent: what has to be inverted are k x k numbers, not one of
+    every pair of elements.
     """
 
     factors: Tensor
@@ -50,29 +60,64 @@ class FactorGaussian:
     def given(self, zt: Tensor, alpha_bar: Tensor) -> LinearAnswer:
         """The posterior of z_0 given z_t (B, ...) at alpha_bar (B,).
 
-        z_0 = F c + e, and given c its elements are independent. So with a = alpha_bar and
-        d = Var[z_t | c] = a psi + 1 - a, c has the posterior precision I + a F' diag(1 / d) F: to
-        be inverted are k x k numbers, not one of every pair of elements, for each of the a's.
+        With a = alpha_bar and d = Var[z_t | c] = a psi + 1 - a, c has the posterior precision
+        I + a F' diag(1 / d) F, one for each of the a's.
         """
         with torch.autocast(zt.device.type, enabled=False):
             F, psi = self.factors.flatten(1), self.own.flatten()  # noqa: N806
             levels, level = alpha_bar.to(zt).unique(return_inverse=True)
-            a = levels[:, None]
-            d = a * psi + 1 - a
-            precision = torch.eye(len(F)).to(F) + (F * (a / d)[:, None]) @ F.T
+            a, d = self._variances(levels)
+            precision = torch.eye(len(F)).to(F) + self._information(a, d)
             root = torch.linalg.cholesky(precision)
             shared_variance = (torch.linalg.inv(root) @ F).square().sum(1)  # of F c, given z_t
             # Given z_t, e = sqrt(a) psi / d (z_t - sqrt(a) F c) and what the noise leaves open.
             share = (1 - a) / d
             std = (psi * share + share.square() * shared_variance).sqrt()
-            x, a, d = zt.flatten(1), a[level], d[level]
-            evidence = (a.sqrt() * x / d) @ F.T
+            a, d = a[level], d[level]
+            evidence = (a.sqrt() * zt.flatten(1) / d) @ F.T
             c = torch.cholesky_solve(evidence[..., None], root[level])[..., 0]
-            shared = c @ F
-            own = a.sqrt() * psi / d * (x - a.sqrt() * shared)
+            shared, own = self._parts(c, zt, a, d)
             return LinearAnswer(
                 (shared + own).view_as(zt), std[level].view_as(zt), (own / psi.sqrt()).view_as(zt)
             )
+
+    def mean_given(self, zt: Tensor, alpha_bar: Tensor, known: Coefficients) -> Tensor:
+        """E[z_0 | z_t] (B, ...), if of c's first elements more is `known` than N(0, I).
+
+        With c ~ N(m, V) and M = a F' diag(1 / d) F, E[c | z_t] = m + V (I + M V)^-1 (s - M m),
+        s = sqrt(a) F' diag(1 / d) z_t: V may be 0.
+        """
+        with torch.autocast(zt.device.type, enabled=False):
+            F, j = self.factors.flatten(1), known.mean.shape[1]  # noqa: N806
+            levels, level = alpha_bar.to(zt).unique(return_inverse=True)
+            a, d = self._variances(levels)
+            information = self._information(a, d).double()[level]
+            a, d = a[level], d[level]
+            evidence = ((a.sqrt() * zt.flatten(1) / d) @ F.T).double()
+            one = torch.eye(len(F)).to(evidence)
+            m, V = torch.zeros_like(evidence), one.repeat(len(zt), 1, 1)  # noqa: N806
+            m[:, :j], V[:, :j, :j] = known.mean.to(m), known.covariance.to(V)
+            surprise = evidence - torch.einsum("bij,bj->bi", information, m)
+            left = torch.linalg.solve(one + information @ V, surprise)
+            c = (m + torch.einsum("bij,bj->bi", V, left)).to(zt)
+            shared, own = self._parts(c, zt, a, d)
+            return (shared + own).view_as(zt)
+
+    def _variances(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """a (L, 1) and d (L, n) of L values of alpha_bar."""
+        a = levels[:, None]
+        return a, a * self.own.flatten() + 1 - a
+
+    def _information(self, a: Tensor, d: Tensor) -> Tensor:
+        """What z_t tells of c: a F' diag(1 / d) F, (L, k, k)."""
+        F = self.factors.flatten(1)  # noqa: N806
+        return (F * (a / d)[:, None]) @ F.T
+
+    def _parts(self, c: Tensor, zt: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """F c and the mean of e (B, n), given z_t and c (B, k)."""
+        shared = c @ self.factors.flatten(1)
+        own = a.sqrt() * self.own.flatten() / d * (zt.flatten(1) - a.sqrt() * shared)
+        return shared, own
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +153,12 @@ class PreconditionedGaussian(CombinedProcess):
 
     def silence(self, zt: Tensor) -> Tensor:
         return torch.zeros_like(zt)
+
+    def informed(self, prediction: Tensor, zt: Tensor, t: Tensor, effects: Coefficients) -> Tensor:
+        """The prediction (B, ...), of the answer that knows more of the Gaussian's effects."""
+        answer, gaussian = self.linear(zt, t), self.gaussian()
+        mean = gaussian.mean_given(zt, self.schedule.alpha_bar(t), effects)
+        return prediction + (mean - answer.mean) / answer.std.clamp_min(_LEAST)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error of z_0 relative to that of the linear answer, and of the noise (Eq. 5).

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metavoxel.diffusion.preconditioned import Coefficients
+
 _JITTER = 1e-9  # added to variances: the elements of one-hot rows add up to 1, without any
 
 Marginal = tuple[Tensor, Tensor]  # of one scalar: mean (k,) and covariance (k, k)
@@ -119,6 +121,26 @@ class JointNormal(nn.Module):
         own = self.places[name]
         return self.mean[own], self.covariance[own, own]
 
+    def standardised(self, given: Mapping[str, Measurement]) -> Coefficients:
+        """What measurements of all scalars say of u ~ N(0, I), where z_0 = mean + covariance^1/2 u.
+
+        With y = G z_0 + e and R = covariance^1/2: E[u | y] = R G Var[y]^-1 (y - E[y]), and
+        Var[u | y] = I - R G Var[y]^-1 G R. A gain of 0 measures nothing.
+        """
+        value, gain, noise = _stacked([given[v] for v in self.places])
+        total = gain[:, :, None] * self.covariance * gain[:, None] + noise
+        root = gain[:, :, None] * self.root  # G R
+        surprise = (value - gain * self.mean)[..., None]
+        solved = torch.linalg.solve(total, torch.cat([surprise, root], 2))
+        mean, explained = (root.mT @ solved).split([1, root.shape[2]], 2)
+        return Coefficients(mean[..., 0], torch.eye(root.shape[2]).to(root) - explained)
+
+    @property
+    def root(self) -> Tensor:
+        """covariance^1/2, symmetric (D, D)."""
+        variance, axes = torch.linalg.eigh(self.covariance)
+        return (axes * variance.clamp_min(0).sqrt()) @ axes.T
+
     def evidence(self, of: str, given: Mapping[str, Measurement]) -> Evidence:
         """What measurements of the other scalars say of one.
 
@@ -130,13 +152,9 @@ class JointNormal(nn.Module):
             none = given[of].value
             return Evidence(torch.zeros_like(none), none.new_zeros(*none.shape, none.shape[1]))
         mean, variance = self.marginal(of)
-        value = torch.cat([given[v].value for v in others], 1).double()
+        value, gain, noise = _stacked([given[v] for v in others])
         rows = torch.cat([torch.arange(self.mean.numel())[self.places[v]] for v in others])
         rows = rows.to(self.mean.device)
-        gain = torch.cat([given[v].gain[:, None].expand_as(given[v].value) for v in others], 1)
-        gain = gain.double()
-        noise = _block_diagonal([given[v].noise.double() for v in others])
-        noise = noise + _JITTER * torch.eye(len(rows)).to(noise)
         total = gain[:, :, None] * self.covariance[rows][:, rows] * gain[:, None] + noise
         slope = gain[:, :, None] * torch.linalg.solve(
             variance, self.covariance[rows, self.places[of]], left=False
@@ -146,6 +164,14 @@ class JointNormal(nn.Module):
         deviation = (value - gain * self.mean[rows])[..., None] + slope @ mean[:, None]
         eta, precision = (weights.mT @ deviation)[..., 0], weights.mT @ slope
         return Evidence(eta.float(), precision.float())
+
+
+def _stacked(given: Sequence[Measurement]) -> tuple[Tensor, Tensor, Tensor]:
+    """Value (B, K), gain (B, K) and noise (B, K, K) of several measurements, in float64."""
+    value = torch.cat([m.value for m in given], 1).double()
+    gain = torch.cat([m.gain[:, None].expand_as(m.value) for m in given], 1).double()
+    noise = _block_diagonal([m.noise.double() for m in given])
+    return value, gain, noise + _JITTER * torch.eye(value.shape[1]).to(noise)
 
 
 def _block_diagonal(blocks: list[Tensor]) -> Tensor:

@@ -90,17 +90,24 @@ _LEAST_STD = 0.05
 class ImageEncoder(nn.Module, ABC):
     """Images x (B, C, *grid) in [0, 1] <-> latents z (B, c, *latent grid) of mean 0, variance 1.
 
-    The mean and std of every element of the latent, over the training set, are buffers, and so are
-    the directions in which elements vary together: they are saved with the weights. z is the latent
-    less its mean image, in units of one scale for all elements, such that the variance is 1 on
-    average. A kind of encoder is `embed` and `render`; all else follows from the two.
+    z is the latent less its mean image, in units of one scale for all elements, such that the
+    variance is 1 on average. A kind of encoder is `embed` and `render`; all else follows from the
+    two.
+
+    What the latents of the training set are like is kept in buffers, which are saved with the
+    weights: the mean and std of every element, the directions in which elements vary together, and
+    `effects` (D, c, *latent grid), the slopes of z on the D elements of the standardised scalars,
+    if images follow them.
     """
 
     latent_mean: Tensor
     latent_std: Tensor
     latent_factors: Tensor
+    effects: Tensor | None
 
-    def __init__(self, latent_channels: int, factor: int, grid: Sequence[int], rank: int) -> None:
+    def __init__(
+        self, latent_channels: int, factor: int, grid: Sequence[int], rank: int, scalars: int
+    ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.factor = factor
@@ -108,6 +115,7 @@ class ImageEncoder(nn.Module, ABC):
         self.register_buffer("latent_mean", torch.zeros(elements))
         self.register_buffer("latent_std", torch.ones(elements))
         self.register_buffer("latent_factors", torch.zeros(rank, *elements))
+        self.register_buffer("effects", torch.zeros(scalars, *elements) if scalars else None)
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -150,12 +158,26 @@ class ImageEncoder(nn.Module, ABC):
         self.latent_factors.zero_()
         if factors is not None:
             self.latent_factors[: len(factors)] = factors
+        if self.effects is not None:
+            self.effects.zero_()
+
+    @final
+    def set_effects(self, effects: Tensor, factors: Tensor) -> None:
+        """Store the slopes of z (D, c, *latent grid) on the scalars, and the directions in which
+        elements of z vary together beside them, (k, c, *latent grid), k up to the rank."""
+        assert self.effects is not None
+        self.effects.copy_(effects)
+        self.latent_factors.zero_()
+        self.latent_factors[: len(factors)] = factors * self._scale
 
     @final
     def gaussian(self) -> FactorGaussian:
-        """The Gaussian of z over the training set; its variance is small in the background."""
+        """The Gaussian of z over the training set; its variance is small in the background. Its
+        first factors are the effects of the scalars, if any."""
         variance = (self.latent_std / self._scale).clamp_min(_LEAST_STD).square()
         factors = self.latent_factors / self._scale
+        if self.effects is not None:
+            factors = torch.cat([self.effects, factors])
         own = variance - factors.square().sum(0)
         return FactorGaussian(factors, own.clamp_min(_LEAST_STD**2))
 
@@ -173,8 +195,8 @@ class ImageEncoder(nn.Module, ABC):
 class IdentityEncoder(ImageEncoder):
     """The image itself, from [0, 1] to [-1, 1]."""
 
-    def __init__(self, config: IdentityConfig, image: Image) -> None:
-        super().__init__(image.channels, 1, image.shape, config.covariance_rank)
+    def __init__(self, config: IdentityConfig, image: Image, scalars: int = 0) -> None:
+        super().__init__(image.channels, 1, image.shape, config.covariance_rank, scalars)
 
     def embed(self, x: Tensor) -> Tensor:
         return 2 * x - 1
@@ -191,9 +213,9 @@ class KLEncoder(ImageEncoder):
     spares them.
     """
 
-    def __init__(self, config: KLConfig, image: Image) -> None:
+    def __init__(self, config: KLConfig, image: Image, scalars: int = 0) -> None:
         rank = config.covariance_rank
-        super().__init__(config.latent_channels, config.factor, image.shape, rank)
+        super().__init__(config.latent_channels, config.factor, image.shape, rank, scalars)
         spatial_dims, channels = image.spatial_dims, image.channels
         self.patch = config.patch
         folded = channels * config.patch**spatial_dims
@@ -328,8 +350,11 @@ def require_divisible(grid: Sequence[int], factor: int) -> None:
     )
 
 
-def build_encoder(config: IdentityConfig | KLConfig, image: Image) -> ImageEncoder:
-    """The encoder of one image variable. Raises MetaVoxelError if the factor does not fit."""
+def build_encoder(
+    config: IdentityConfig | KLConfig, image: Image, scalars: int = 0
+) -> ImageEncoder:
+    """The encoder of one image variable, beside encoded scalars of so many elements in all. Raises
+    MetaVoxelError if the factor does not fit."""
     if isinstance(config, IdentityConfig):
-        return IdentityEncoder(config, image)
-    return KLEncoder(config, image)
+        return IdentityEncoder(config, image, scalars)
+    return KLEncoder(config, image, scalars)

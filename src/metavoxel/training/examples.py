@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
-from metavoxel.diffusion.together import JointNormal
+from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_array, atomic_write, version_of
@@ -23,9 +23,11 @@ from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator
-from metavoxel.training.statistics import fit_normal
+from metavoxel.training.statistics import fit_effects, fit_normal
 
 Progress = Callable[[int, int], None]  # (done, of)
+
+_FEWEST = 10  # people who have a label, below which a model does not say how their images look
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,28 @@ def fit_together(
     mean, covariance = fit_normal(torch.cat([*z0.values()], 1), torch.cat([*there.values()], 1))
     widths = {v: z.shape[1] for v, z in z0.items()}
     return JointNormal(widths, mean.tolist(), covariance.tolist())
+
+
+@torch.no_grad()
+def fit_images_effects(model: MetaVoxel, training: Examples) -> None:
+    """Store how every image goes with the scalars of the training records.
+
+    A scalar that a record lacks is what its other scalars let expect of it. So is a label that
+    fewer than ten people have: of one person, its effect would be that person's scan.
+    """
+    together, known = model.together, {}
+    assert together is not None
+    for v in together.places:
+        z0, there = training.scalars[v], training.observed[v]
+        if v in model.schema.categorical:
+            labels = z0.argmax(1)
+            there = there & (labels[there].bincount(minlength=z0.shape[1]) >= _FEWEST)[labels]
+        z0, gain = z0.to(model.device), there.float().to(model.device)
+        known[v] = Measurement(z0 * gain[:, None], gain, torch.zeros_like(z0).diag_embed())
+    scalars = (together.standardised(known).mean @ together.root).cpu()
+    for v, latents in training.images.items():
+        rows, encoder = training.observed[v], model.autoencoders[v]
+        fit_effects(encoder, scalars[rows], latents[0][rows], together)  # type: ignore[arg-type]
 
 
 def encode_cohort(

@@ -38,6 +38,7 @@ from metavoxel.training.examples import (
     Examples,
     Progress,
     encode_cohort,
+    fit_images_effects,
     fit_together,
     read_volumes,
     scalings,
@@ -124,6 +125,8 @@ def train(
         volumes = _volumes(folders, parts, schema, console)
         _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
         examples = _encode(model, config, folders, parts, volumes, console)
+        if model.follows:
+            fit_images_effects(model, examples["train"])
         _joint_stage(model, config, folders, examples, console)
         _temper(model, examples["validation"])
         preparation = fit_preparation(parts["train"], volumes["train"])
@@ -287,13 +290,19 @@ def _autoencoder_stage(
 def _take_over(model: MetaVoxel, folder: Path) -> None:
     """Copy the autoencoders of another model. Raises MetaVoxelError if they do not fit."""
     weights = load_model(folder).autoencoders.state_dict()
-    own = {k: x for k, x in model.autoencoders.state_dict().items() if ".latent_" in k}
-    try:  # the latent's statistics belong to the other cohort, and to its grid
-        model.autoencoders.load_state_dict({**weights, **own})
+    given = {k: x for k, x in weights.items() if not _describes_a_cohort(k)}
+    own = {k: x for k, x in model.autoencoders.state_dict().items() if _describes_a_cohort(k)}
+    try:
+        model.autoencoders.load_state_dict(given | own)
     except RuntimeError:
         raise MetaVoxelError(
             f"{folder}: its autoencoder has another shape. Use the same image names and encoding."
         ) from None
+
+
+def _describes_a_cohort(buffer: str) -> bool:
+    """Whether a buffer of the autoencoders belongs to the cohort and its grid."""
+    return ".latent_" in buffer or buffer.endswith(".effects")
 
 
 def _observed(volumes: Tensor, cohort: Cohort, name: str) -> Tensor:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.image import ImageEncoder
 
 _MOST_SCANS = 1024  # that the covariance is estimated from: its memory and time are bounded
 _MOST_RECORDS = 4096  # likewise of scalars: each may lack others than the next
 _ROUNDS = 200  # of expectation and maximisation, if they do not settle before
+_ROWS = 64  # read from disk at once
+_LEAST = 1e-9  # variance of a label that nobody has
 _SETTLED = 1e-5  # the largest change of a correlation in a round
 
 
@@ -101,6 +104,32 @@ def fit_normal(
         if float((correlation - before).abs().max()) < _SETTLED:
             break
     return mean + std * centre, std[:, None] * correlation * std
+
+
+@torch.no_grad()
+def fit_effects(
+    encoder: ImageEncoder, scalars: Tensor, latents: Tensor, together: JointNormal
+) -> None:
+    """Store the slopes of z on standardised scalars, and what varies together beside them.
+
+    `scalars` (n, D) deviate from the mean of `together`; z is (n, c, *latent grid), perhaps on
+    disk. The slopes are those of ridge regression: as the covariance of `fit_normal` is, of the
+    records and of D more, whose elements are independent.
+    """
+    x, D = (scalars - scalars.mean(0)).double(), scalars.shape[1]  # noqa: N806
+    products = torch.zeros(D, latents[0].numel(), dtype=torch.float64)
+    for rows in torch.arange(len(x)).split(_ROWS):
+        products += x[rows].T @ latents[rows].flatten(1).double()
+    more = D * together.covariance.cpu().diagonal().clamp_min(_LEAST)
+    slopes = torch.linalg.solve(x.T @ x + more.diag(), products)
+    some = slice(None, None, -(-len(x) // _MOST_SCANS))
+    left = latents[some].flatten(1) - (x[some] @ slopes).float()
+    std = left.std(0, correction=0)
+    standard = torch.where(std > 0, (left - left.mean(0)) / std, 0)
+    factors = std * shared_factors(standard, len(encoder.latent_factors))
+    device, shape = encoder.latent_mean.device, latents.shape[1:]
+    effects = (together.root.cpu() @ slopes).float()
+    encoder.set_effects(effects.view(-1, *shape).to(device), factors.view(-1, *shape).to(device))
 
 
 def _expected(x: Tensor, there: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
