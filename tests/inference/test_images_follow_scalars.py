@@ -3,8 +3,6 @@ exactly."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from metavoxel.inference.samplers import Condition, one_evaluation, sample
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import parse_schema
 from metavoxel.training.examples import Examples, fit_images_effects
+from metavoxel.training.statistics import fit_normal
 from toy import all_subsets
 
 SCALARS = ["age", "height", "weight"]
@@ -150,9 +149,43 @@ def test_the_effects_of_a_cohort_are_found_again_with_gaps() -> None:
          for i, v in enumerate(SCALARS)},
         {v: there[:, i] for i, v in enumerate(SCALARS)} | {"image": torch.ones(n).bool()},
     )  # fmt: skip
-    found = dataclasses.replace(examples)
     before = true.effects.clone()
-    fit_images_effects(made, found)
+    fit_images_effects(made, examples)
     for was, now in zip(before.flatten(1), true.effects.flatten(1), strict=True):
         assert float(torch.corrcoef(torch.stack([was, now]))[0, 1]) > 0.97
         assert float((was @ now) / (was @ was)) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("people", "shown"), [(1, False), (9, False), (10, True)])
+def test_a_label_that_few_people_have_does_not_draw_their_scans(people: int, shown: bool) -> None:
+    """Of 200 records, whose images differ by noise alone, but for those of one label, which are one
+    and the same image far from all others."""
+    n, labels = 200, ["A", "B", "C"]
+    generator = torch.Generator().manual_seed(0)
+    settings = {
+        "encoding": {"kind": "identity", "covariance_rank": 0},
+        "denoiser": {
+            "channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8
+        },
+    }  # fmt: skip
+    site = {"kind": "categorical", "labels": labels}
+    variables = parse_schema({"variables": {"image": IMAGE, "site": site}}, "schema")
+    of = torch.arange(n) % 2
+    of[:people] = 2
+    z0 = torch.nn.functional.one_hot(of, 3).float()
+    mean, covariance = fit_normal(z0, torch.ones(n, 3, dtype=torch.bool))
+    together = JointNormal({"site": 3}, mean.tolist(), covariance.tolist())
+    made = MetaVoxel(variables, ModelConfig.model_validate(settings), {}, together).eval()
+    latents = 0.1 * torch.randn(1, n, *made.process.shapes["image"], generator=generator)
+    latents[:, :people] = torch.randn(latents.shape[2:], generator=generator)
+    latents -= latents.mean(1, keepdim=True)
+    everyone = torch.ones(n, dtype=torch.bool)
+    fit_images_effects(
+        made, Examples({"image": latents}, {"site": z0}, {"site": everyone, "image": everyone})
+    )
+    known = {"site": torch.eye(3)[[2]]}
+    with torch.no_grad():
+        drawn = one_evaluation(made, made.process, Condition(1, known), ["image"], generator)
+    theirs = latents[0, 0].flatten()
+    share = float(drawn["image"].flatten() @ theirs / (theirs @ theirs))
+    assert share > 0.7 if shown else abs(share) < 0.05

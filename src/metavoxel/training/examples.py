@@ -108,19 +108,22 @@ def fit_together(
 def fit_images_effects(model: MetaVoxel, training: Examples) -> None:
     """Store how every image goes with the scalars of the training records.
 
-    A scalar that a record lacks is what its other scalars let expect of it. So is a label that
-    fewer than ten people have: of one person, its effect would be that person's scan.
+    A scalar that a record lacks is what its other scalars let expect of it. A label that fewer than
+    ten people have counts as none: of one person, its effect would be that person's scan.
     """
     together, known = model.together, {}
     assert together is not None
     for v in together.places:
-        z0, there = training.scalars[v], training.observed[v]
-        if v in model.schema.categorical:
-            labels = z0.argmax(1)
-            there = there & (labels[there].bincount(minlength=z0.shape[1]) >= _FEWEST)[labels]
-        z0, gain = z0.to(model.device), there.float().to(model.device)
+        z0 = training.scalars[v].to(model.device)
+        gain = training.observed[v].to(z0)
         known[v] = Measurement(z0 * gain[:, None], gain, torch.zeros_like(z0).diag_embed())
     scalars = (together.standardised(known).mean @ together.root).cpu()
+    for v in model.schema.categorical:
+        z0, there, own = training.scalars[v], training.observed[v], scalars[:, together.places[v]]
+        rare = z0[there].sum(0) < _FEWEST
+        theirs = there & rare[z0.argmax(1)]
+        own[:, rare] = 0
+        own[theirs] = own[~theirs].mean(0).nan_to_num()
     for v, latents in training.images.items():
         rows, encoder = training.observed[v], model.autoencoders[v]
         fit_effects(encoder, scalars[rows], latents[0][rows], together)  # type: ignore[arg-type]
