@@ -3,9 +3,9 @@
     python benchmarks/linear_answer.py MODEL BIDS
 
 For the validation subjects, the squared error of E[z_0 | z_t] as a share of that of the linear
-answer that treats the elements of the latent as independent: `linear` is the answer of the Gaussian
-of the training images, which knows what varies together and which the network of a preconditioned
-model corrects; `network` is the model's. The scalars are marginalised.
+answer that treats the elements of the latent as independent and knows no scalars: `linear` is the
+answer that the network of a preconditioned model corrects, `network` is the model's; of nobody, the
+scalars marginalised, and with all scalars known.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
-from metavoxel.diffusion.preconditioned import FactorGaussian
+from metavoxel.diffusion.joint import State, Times
+from metavoxel.diffusion.preconditioned import FactorGaussian, PreconditionedGaussian
 from metavoxel.evaluation.report import as_table
-from metavoxel.model import load_model
+from metavoxel.model import MetaVoxel, load_model
 
-FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of T
+FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 0.98, 1.0)  # of T
 
 
 @torch.no_grad()
@@ -29,29 +30,47 @@ def main(folder: Path, bids: Path) -> None:
     model = load_model(folder)
     split = read_split(folder / "split.json")
     table = as_table(model.schema, read_cohort(bids, model.schema).only(split.validation))
-    print(f"{len(table)} validation records")
-    print("image        t  alpha_bar  linear  network")
-    for v, images in table.images.items():
-        process, T = model.process.processes[v], model.process.T  # noqa: N806
-        gaussian: FactorGaussian = model.autoencoders[v].gaussian()  # type: ignore[operator]
+    values = {v: torch.from_numpy(x) for v, x in {**table.images, **table.scalars}.items()}
+    whole = torch.stack([~x.isnan() for v, x in values.items() if v in model.schema.scalars]).all(0)
+    z0 = model.encode({v: x[whole] for v, x in values.items()})
+    print(f"{len(table)} validation records, {int(whole.sum())} with all scalars")
+    print("                       of nobody         scalars known")
+    print("image        t  alpha_bar  linear  network  linear  network")
+    for v in table.images:
+        process = model.process.processes[v]
+        assert isinstance(process, PreconditionedGaussian)
+        gaussian = process.gaussian()
         variance = gaussian.own + gaussian.factors.square().sum(0)
         independent = FactorGaussian(gaussian.factors[:0], variance)
-        z0 = model.encode({v: torch.from_numpy(images)})[v]
         for fraction in FRACTIONS:
-            generator = torch.Generator().manual_seed(0)
-            t = torch.full((len(z0),), round(fraction * T))
-            times = {u: torch.full_like(t, T) for u in model.schema} | {v: t}
-            z = model.process.prior(len(z0), generator)
-            z[v] = process.noised(z0, t, model.process.noise(len(z0), generator, [v])[v])
-            alpha_bar = process.schedule.alpha_bar(t)
-            answers = {
-                "independent": independent.given(z[v], alpha_bar).mean,
-                "linear": gaussian.given(z[v], alpha_bar).mean,
-                "network": process.clean(model(z, times, [v])[v], z[v], t),
-            }
-            error = {k: float((x - z0).square().mean()) for k, x in answers.items()}
-            linear, network = (error[k] / error["independent"] for k in ("linear", "network"))
-            print(f"{v:8} {t[0]:5d} {alpha_bar[0]:10.4f} {linear:7.3f} {network:8.3f}")
+            z, times = noisy(model, z0, v, round(fraction * model.process.T))
+            alpha_bar = process.schedule.alpha_bar(times[v])
+            error = {"independent": independent.given(z[v], alpha_bar).mean}
+            for known in (False, True):
+                if known:
+                    clean = {u: torch.zeros_like(times[u]) for u in model.schema.scalars}
+                    z = {u: x if u == v else z0[u] for u, x in z.items()}
+                    times = times | clean
+                linear = process.silence(z[v])
+                if model.together is not None and model.follows:
+                    said = model.together.standardised(model.measured(z, times))
+                    linear = process.informed(linear, z[v], times[v], said)
+                for name, said in (("linear", linear), ("network", model(z, times, [v])[v])):
+                    error[f"{name}, {known}"] = process.clean(said, z[v], times[v])
+            square = {k: float((x - z0[v]).square().mean()) for k, x in error.items()}
+            first = square.pop("independent")
+            shares = " ".join(f"{x / first:7.3f}" for x in square.values())
+            print(f"{v:8} {int(times[v][0]):5d} {float(alpha_bar[0]):10.4f} {shares}")
+
+
+def noisy(model: MetaVoxel, z0: State, image: str, t: int) -> tuple[State, Times]:
+    """The image at t, all else at T."""
+    generator, n = torch.Generator().manual_seed(0), len(z0[image])
+    times = {u: torch.full((n,), model.process.T) for u in model.schema}
+    times[image] = torch.full((n,), t)
+    z = model.process.prior(n, generator)
+    noise = model.process.noise(n, generator, [image])
+    return z | model.process.noised({image: z0[image]}, times, noise), times
 
 
 if __name__ == "__main__":

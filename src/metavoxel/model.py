@@ -140,7 +140,7 @@ class MetaVoxel(nn.Module):
         images = [v for v in self.schema.images if v in predictions]
         if not images:
             return predictions
-        scalars, out = self.together.standardised(self._measured(z, t)), dict(predictions)
+        scalars, out = self.together.standardised(self.measured(z, t)), dict(predictions)
         for v in images:
             process = self.process.processes[v]
             assert isinstance(process, PreconditionedGaussian)
@@ -152,7 +152,7 @@ class MetaVoxel(nn.Module):
         distribution, if there is one."""
         if self.together is None:
             return predictions
-        measured, out = self._measured(z, t), dict(predictions)
+        measured, out = self.measured(z, t), dict(predictions)
         for v in self._read_outs.keys() & predictions.keys():
             said, cohort = self.together.evidence(v, measured), self.together.marginal(v)
             own, others = self.together.voices(v, said, known, self._seen(known))
@@ -163,7 +163,7 @@ class MetaVoxel(nn.Module):
     def _read_outs(self) -> dict[str, ReadOut]:
         return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
 
-    def _measured(self, z: State, t: Times) -> dict[str, Measurement]:
+    def measured(self, z: State, t: Times) -> dict[str, Measurement]:
         """What the noisy values of the scalars measure of the clean ones."""
         assert self.together is not None
         cohort = {v: self.together.marginal(v) for v in self._read_outs}
