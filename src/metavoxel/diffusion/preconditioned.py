@@ -11,7 +11,7 @@ Gaussian of the training images where EDM has one standard deviation for all dat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -133,6 +133,9 @@ class PreconditionedGaussian(CombinedProcess):
     process: GaussianProcess
     gaussian: Callable[[], FactorGaussian]
     relative: float = 1.0
+    _latest: list[tuple[tuple[Tensor, ...], LinearAnswer]] = field(
+        default_factory=list, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.process.prediction != "x0":
@@ -175,5 +178,19 @@ class PreconditionedGaussian(CombinedProcess):
         return error * (_NOISE * (1 - self.relative) * snr + self.relative / expected)
 
     def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
-        """The Gaussian's answer, which the network corrects."""
-        return self.gaussian().given(zt, self.schedule.alpha_bar(t))
+        """The Gaussian's answer, which the network corrects.
+
+        It is asked for several times of the same z_t: what is shown, the prediction and the loss
+        all need it. So the latest one is kept.
+        """
+        gaussian, alpha_bar = self.gaussian(), self.schedule.alpha_bar(t)
+        asked = (zt, alpha_bar, gaussian.factors, gaussian.own)
+        if not (self._latest and all(map(_same, asked, self._latest[0][0]))):
+            kept = (zt.clone(), *asked[1:])  # whatever is written into z_t later
+            self._latest[:] = [(kept, gaussian.given(zt, alpha_bar))]
+        return self._latest[0][1]
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    alike = (x.shape, x.dtype, x.device) == (y.shape, y.dtype, y.device)
+    return alike and torch.equal(x, y)
