@@ -124,9 +124,10 @@ def fit_images_effects(model: MetaVoxel, training: Examples) -> None:
         theirs = there & rare[z0.argmax(1)]
         own[:, rare] = 0
         own[theirs] = own[~theirs].mean(0).nan_to_num()
-    for v, latents in training.images.items():
+    for v, (latents, *_) in training.images.items():
         rows, encoder = training.observed[v], model.autoencoders[v]
-        fit_effects(encoder, scalars[rows], latents[0][rows], together)  # type: ignore[arg-type]
+        z0 = latents if rows.all() else latents[rows]  # on disk, if that is all of them
+        fit_effects(encoder, scalars[rows], z0, together)  # type: ignore[arg-type]
 
 
 def encode_cohort(
