@@ -16,11 +16,13 @@ from metavoxel.evaluation.ageing import ageing_figure
 from metavoxel.evaluation.anatomy import (
     People,
     adjusted_slope,
+    adjusted_spread,
     ageing_table,
     causal_mean,
     read_measurements,
     reader_scores,
     slopes,
+    spreads,
     tissue_volume,
 )
 
@@ -145,18 +147,20 @@ def test_a_cell_holds_the_people_like_it() -> None:
     assert written[1]["real"]["real"]["value"] is None
 
 
-def test_an_adjusted_slope_is_the_librarys_on_the_people_that_the_weights_repeat() -> None:
+def test_adjusted_slope_and_spread_are_the_librarys_on_the_people_that_the_weights_repeat() -> None:
     rng = np.random.default_rng(0)
     sex = rng.integers(2, size=30).astype(float)
     age = 50 + 10 * sex + 8 * rng.normal(size=30)
     y = 3 - 0.2 * age + 5 * sex + rng.normal(size=30)
     weights = np.stack([np.ones(30), *rng.multinomial(30, [1 / 30] * 30, size=3)])
-    ours = adjusted_slope(age, sex[:, None], y)(weights)
+    slope_of, spread_of = (f(age, sex[:, None], y) for f in (adjusted_slope, adjusted_spread))
     design = np.column_stack([np.ones(30), age, sex])
-    for w, slope in zip(weights.astype(int), ours, strict=True):
+    ours = zip(weights.astype(int), slope_of(weights), spread_of(weights), strict=True)
+    for w, slope, spread in ours:
         rows = np.arange(30).repeat(w)
-        library = np.linalg.lstsq(design[rows], y[rows], rcond=None)[0][1]
-        assert slope == pytest.approx(library)
+        library = np.linalg.lstsq(design[rows], y[rows], rcond=None)[0]
+        assert slope == pytest.approx(library[1])
+        assert spread == pytest.approx((y[rows] - design[rows] @ library).std())
 
 
 def test_the_slopes_of_generated_images_are_those_that_were_put_in() -> None:
@@ -171,6 +175,9 @@ def test_the_slopes_of_generated_images_are_those_that_were_put_in() -> None:
     assert found["generated"].low < 4 < found["generated"].high
     assert found["real"].value == pytest.approx(-3)
     assert found["real"].n == 3
+    left = spreads(SCHEMA, "age", conditions, generated, {"real": real})
+    assert left["generated"].value == pytest.approx(np.sqrt(2 / 3))
+    assert left["real"].value == pytest.approx(0, abs=1e-6)
 
 
 def test_one_age_has_no_slope() -> None:

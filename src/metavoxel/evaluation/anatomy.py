@@ -166,6 +166,35 @@ def slopes(
 
     Real people beyond the asked values are left out: few things change at one rate all life long.
     """
+    groups = _designs(schema, along, conditions, generated, real)
+    out = {}
+    for name, (x, others, y) in groups.items():
+        statistic = adjusted_slope(x, others, y)
+        out[name] = _scored(lambda w, of=statistic: per * of(w), len(y))
+    return out
+
+
+def spreads(
+    schema: Schema,
+    along: str,
+    conditions: Sequence[Condition],
+    generated: np.ndarray,
+    real: Mapping[str, People],
+) -> dict[str, Score]:
+    """By the groups of `slopes`: the standard deviation of what these leave of a measurement."""
+    groups = _designs(schema, along, conditions, generated, real)
+    return {name: _scored(adjusted_spread(*group), len(group[2])) for name, group in groups.items()}
+
+
+def _designs(
+    schema: Schema,
+    along: str,
+    conditions: Sequence[Condition],
+    generated: np.ndarray,
+    real: Mapping[str, People],
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By group, of those of whom all is known: the values of `along` (n,), of all else that was
+    asked (n, k), and what was measured (n,)."""
     samples = generated.shape[1]
     asked = {v: np.repeat([c[v] for c in conditions], samples) for v in conditions[0]}
     low, high = asked[along].min(), asked[along].max()
@@ -180,8 +209,7 @@ def slopes(
             _columns(schema, v, people.scalars[v][known]) for v in conditions[0] if v != along
         ]
         others = np.concatenate([np.empty((int(known.sum()), 0)), *columns], axis=1)
-        statistic = adjusted_slope(people.scalars[along][known], others, people.measured[known])
-        out[name] = _scored(lambda w, of=statistic: per * of(w), int(known.sum()))
+        out[name] = people.scalars[along][known], others, people.measured[known]
     return out
 
 
@@ -190,19 +218,35 @@ def adjusted_slope(x: np.ndarray, others: np.ndarray, y: np.ndarray) -> Statisti
 
     NaN where x does not vary.
     """
-    scale = x.std() if len(x) else np.nan
-    design = np.column_stack([np.ones_like(x), (x - x.mean()) / scale if scale > 0 else x, others])
+    design, scale = _design(x, others)
+    if not scale > 0:
+        return lambda w: np.full(len(w), np.nan)
+    return lambda w: _fitted(design, y, w)[:, 1] / scale
+
+
+def adjusted_spread(x: np.ndarray, others: np.ndarray, y: np.ndarray) -> Statistic:
+    """The standard deviation of what the same fit leaves of y."""
+    design, _ = _design(x, others)
 
     def statistic(w: np.ndarray) -> np.ndarray:
-        if not scale > 0:
-            return np.full(len(w), np.nan)
-        normal = np.einsum("bn,np,nq->bpq", w, design, design, optimize=True)
-        moments = np.einsum("bn,np,n->bp", w, design, y, optimize=True)
-        # Of a resample in which nobody has some label, the pseudo-inverse leaves that label out.
-        fit = np.linalg.pinv(normal, hermitian=True) @ moments[..., None]
-        return fit[:, 1, 0] / scale
+        left = y - _fitted(design, y, w) @ design.T
+        return np.sqrt((w * left**2).sum(1) / w.sum(1))
 
     return statistic
+
+
+def _design(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
+    scale = float(x.std()) if len(x) else np.nan
+    standard = (x - x.mean()) / scale if scale > 0 else x
+    return np.column_stack([np.ones_like(x), standard, others]), scale
+
+
+def _fitted(design: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The coefficients (b, p) of the least-squares fit under each of the weights w (b, n)."""
+    normal = np.einsum("bn,np,nq->bpq", w, design, design, optimize=True)
+    moments = np.einsum("bn,np,n->bp", w, design, y, optimize=True)
+    # Of a resample in which nobody has some label, the pseudo-inverse leaves that label out.
+    return (np.linalg.pinv(normal, hermitian=True) @ moments[..., None])[..., 0]
 
 
 def causal_mean(

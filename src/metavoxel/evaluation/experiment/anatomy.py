@@ -17,7 +17,14 @@ from rich.console import Console
 from metavoxel.data.bids import participants_file
 from metavoxel.data.tables import Table, read_table
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation.anatomy import People, Reading, read_measurements, reader_scores, slopes
+from metavoxel.evaluation.anatomy import (
+    People,
+    Reading,
+    read_measurements,
+    reader_scores,
+    slopes,
+    spreads,
+)
 from metavoxel.evaluation.experiment.config import AnatomyPlan
 from metavoxel.evaluation.experiment.generated import asked_images, image_folder
 from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
@@ -47,7 +54,7 @@ def reading(experiment: Experiment) -> Iterator[Piece]:
 def _reading(experiment: Experiment, name: str, plan: AnatomyPlan) -> Piece:
     needs = tuple(generation(name, run) for run in experiment.runs)
     names = [experiment.images(name, run).name for run in experiment.runs]
-    key = " ".join([plan.model_dump_json(), *names])
+    key = " ".join(["slopes, spreads", plan.model_dump_json(), *names])
     do = bound(_read_off, experiment, name, plan)
     return Piece(f"read anatomy off {name}", do, lambda: key, needs)
 
@@ -65,12 +72,16 @@ def anatomy_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def anatomy_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Models and measurements down; change with the asked variable across."""
+    """Models and measurements down; across, change with the asked variable, and the standard
+    deviation that it leaves."""
     along, per = rows[0]["along"], f"{rows[0]['per']:g}"
     head = ["model", "measurement", "n", "reader's r"]
-    out = [head + [f"with {per} of {along}: {group}" for group in (GENERATED, READ, MEASURED)]]
+    groups = GENERATED, READ, MEASURED
+    rates = [f"with {per} of {along}: {group}" for group in groups]
+    out = [[*head, *rates, *(f"SD left: {group}" for group in groups)]]
     for row in rows:
-        scores = [row["reader"]["r"], *(row["slopes"][g] for g in (GENERATED, READ, MEASURED))]
+        found = [row[kind][group] for kind in ("slopes", "spreads") for group in groups]
+        scores = [row["reader"]["r"], *found]
         cells = [str(Score.from_json(score)) for score in scores]
         out.append([row["model"], row["measurement"], str(row["reader"]["r"]["n"]), *cells])
     return out
@@ -186,13 +197,15 @@ def _row(schema: Schema, plan: AnatomyPlan, column: str, runs: Sequence[_OfRun])
     people = {v: np.concatenate([of.people[v] for of in runs]) for v in runs[0].people}
     conditions = [dict(zip(asked, each, strict=True)) for each in zip(*asked.values(), strict=True)]
     real = {READ: People(people, unseen), MEASURED: People(people, measured)}
-    rates = slopes(schema, plan.along, conditions, generated[:, None], real, plan.per)
+    groups = schema, plan.along, conditions, generated[:, None], real
+    rates, left = slopes(*groups, plan.per), spreads(*groups)
     return {
         "measurement": column,
         "along": plan.along,
         "per": plan.per,
         "reader": {k: x.to_json() for k, x in reader_scores(unseen, measured).items()},
         "slopes": {group: x.to_json() for group, x in rates.items()},
+        "spreads": {group: x.to_json() for group, x in left.items()},
         "values": {
             GENERATED: [_numbers(asked[plan.along]), _numbers(generated)],
             MEASURED: [_numbers(people[plan.along]), _numbers(measured)],
