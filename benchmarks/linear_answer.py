@@ -31,7 +31,9 @@ def main(folder: Path, bids: Path) -> None:
     split = read_split(folder / "split.json")
     table = as_table(model.schema, read_cohort(bids, model.schema).only(split.validation))
     values = {v: torch.from_numpy(x) for v, x in {**table.images, **table.scalars}.items()}
-    whole = torch.stack([~x.isnan() for v, x in values.items() if v in model.schema.scalars]).all(0)
+    whole = torch.ones(len(table), dtype=torch.bool)
+    for v in model.schema.scalars:
+        whole &= ~values[v].isnan()
     z0 = model.encode({v: x[whole] for v, x in values.items()})
     print(f"{len(table)} validation records, {int(whole.sum())} with all scalars")
     print("                       of nobody         scalars known")
