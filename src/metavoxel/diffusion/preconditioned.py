@@ -157,10 +157,11 @@ class PreconditionedGaussian(CombinedProcess):
     def silence(self, zt: Tensor) -> Tensor:
         return torch.zeros_like(zt)
 
-    def informed(self, prediction: Tensor, zt: Tensor, t: Tensor, effects: Coefficients) -> Tensor:
-        """The prediction (B, ...), of the answer that knows more of the Gaussian's effects."""
+    def informed(self, prediction: Tensor, zt: Tensor, t: Tensor, known: Coefficients) -> Tensor:
+        """A prediction (B, ...) that corrects the answer given what else is `known` of the
+        Gaussian's first factors, as one that corrects the answer without."""
         answer, gaussian = self.linear(zt, t), self.gaussian()
-        mean = gaussian.mean_given(zt, self.schedule.alpha_bar(t), effects)
+        mean = gaussian.mean_given(zt, self.schedule.alpha_bar(t), known)
         return prediction + (mean - answer.mean) / answer.std.clamp_min(_LEAST)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
