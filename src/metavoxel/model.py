@@ -110,7 +110,6 @@ class MetaVoxel(nn.Module):
         self.schema, self.config, self.scalings = schema, config, dict(scalings)
         self.together = together
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
-        self.follows = together is not None and config.diffusion.fits_effects
         scalars = together.mean.numel() if together is not None and self.follows else 0
         self.autoencoders = nn.ModuleDict(
             {v: build_encoder(config.encoding, x, scalars) for v, x in schema.images.items()}
@@ -133,6 +132,11 @@ class MetaVoxel(nn.Module):
         """The network's prediction alone, as it is trained."""
         predictions = self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
         return self._following(predictions, z, t) if self.follows else predictions
+
+    @property
+    def follows(self) -> bool:
+        """Whether images follow the scalars in closed form."""
+        return self.together is not None and self.config.diffusion.fits_effects
 
     def _following(self, predictions: State, z: State, t: Times) -> State:
         """The predictions, those of images as corrections of an answer that knows the scalars."""

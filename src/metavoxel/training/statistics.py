@@ -34,9 +34,13 @@ def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> No
     if not bool(std.any()):  # of a single image, nothing can be said
         std = torch.ones_like(std)
     mean, std = mean.float(), std.float()
-    standard = torch.where(std > 0, (torch.cat(kept) - mean) / std, 0)
-    factors = std * shared_factors(standard, len(encoder.latent_factors))
+    factors = _factors(torch.cat(kept) - mean, std, len(encoder.latent_factors))
     encoder.set_statistics(mean.to(device), std.to(device), factors.to(device))
+
+
+def _factors(x: Tensor, std: Tensor, rank: int) -> Tensor:
+    """The directions in which the centred x (N, ...) varies together, in its own units."""
+    return std * shared_factors(torch.where(std > 0, x / std, 0), rank)
 
 
 def shared_factors(x: Tensor, rank: int) -> Tensor:
@@ -124,9 +128,8 @@ def fit_effects(
     slopes = torch.linalg.solve(x.T @ x + more.diag(), products)
     some = slice(None, None, -(-len(x) // _MOST_SCANS))
     left = latents[some].flatten(1) - (x[some] @ slopes).float()
-    std = left.std(0, correction=0)
-    standard = torch.where(std > 0, (left - left.mean(0)) / std, 0)
-    factors = std * shared_factors(standard, len(encoder.latent_factors))
+    left = left - left.mean(0)
+    factors = _factors(left, left.std(0, correction=0), len(encoder.latent_factors))
     device, shape = encoder.latent_mean.device, latents.shape[1:]
     effects = (together.root.cpu() @ slopes).float()
     encoder.set_effects(effects.view(-1, *shape).to(device), factors.view(-1, *shape).to(device))
