@@ -2,12 +2,13 @@
 
 Times depend on the network's shape, not on its weights, so an untrained network is timed: that of
 configs/ixi-cpu.yaml. One network evaluation stands beside the paper's protocol of 3 samples of 50
-steps, and bfloat16 beside float32. The interleaved repetitions and the medians are there because
-machines are shared and noisy; read the ratios.
+steps; float32 beside bfloat16 and beside weights that lie channels first. The interleaved
+repetitions and the medians are there because machines are shared and noisy; read the ratios.
 """
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -57,17 +58,23 @@ def answers(model: MetaVoxel) -> dict[str, Callable[[], object]]:
 
 def training_steps(model: MetaVoxel, batch: int) -> dict[str, Callable[[], object]]:
     """Loss and gradient of one batch whose images are noised."""
+    channels_first = copy.deepcopy(model)
+    channels_first.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore
     generator = torch.Generator().manual_seed(0)
     z0 = model.process.prior(batch, generator)
     observed = {v: torch.ones(batch, dtype=torch.bool) for v in z0}
     times = {v: torch.full((batch,), 500) for v in z0}
 
-    def step(bf16: bool) -> None:
+    def step(model: MetaVoxel, bf16: bool = False) -> None:
         model.denoiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             model.loss(z0, observed, generator, times)[0].backward()
 
-    return {"float32": lambda: step(False), "bfloat16": lambda: step(True)}
+    return {
+        "float32": lambda: step(model),
+        "float32, channels first": lambda: step(channels_first),
+        "bfloat16": lambda: step(model, bf16=True),
+    }
 
 
 def compare(title: str, systems: Mapping[str, Callable[[], object]]) -> None:

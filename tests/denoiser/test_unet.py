@@ -80,3 +80,18 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network() -> None:
     assert set(terms) == set(z)
     for v, term in terms.items():
         torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reader", [None, {"width": 8}])
+def test_convolutions_lie_channels_last_and_answer_as_they_would_otherwise(
+    reader: dict[str, int] | None,
+) -> None:
+    network = model(reader=reader)
+    convolutions = [m for m in network.denoiser.modules() if isinstance(m, torch.nn.Conv2d)]
+    for m in convolutions:
+        assert m.weight.is_contiguous(memory_format=torch.channels_last)
+    times = {v: 0 if v == "flair" else 500 for v in network.schema}
+    answers = asked_at(network, times, 0)
+    network.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore
+    for v, expected in asked_at(network, times, 0).items():
+        torch.testing.assert_close(answers[v], expected, rtol=1e-4, atol=1e-4)

@@ -17,6 +17,7 @@ from metavoxel.denoiser.heads import ScalarHead
 from metavoxel.denoiser.linear import LinearParts
 from metavoxel.denoiser.reader import Reader
 from metavoxel.errors import MetaVoxelError
+from metavoxel.memory_format import channels_last
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class JointUNet(nn.Module):
             if config.reader is not None and layout.scalars
             else None
         )
+        channels_last(self)
 
     def forward(
         self,
