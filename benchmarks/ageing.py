@@ -38,7 +38,8 @@ from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.scores import Score
 from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
 QUANTILES = (0.1, 0.37, 0.63, 0.9)  # of the variable, over the test people

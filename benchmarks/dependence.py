@@ -18,7 +18,8 @@ import numpy as np
 from metavoxel.data.bids import read_cohort
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.inference.ask import ask
-from metavoxel.model import best_device, load_model
+from metavoxel.model import best_device
+from metavoxel.model_folder import load_model
 
 PAIRS = 5  # printed
 

@@ -25,7 +25,8 @@ from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.images.scores import score_images
 from metavoxel.inference.ask import Drawn, ask
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 
 MEASURES = ("fid", "mmd", "kid", "precision", "recall", "ms_ssim")
 DIGITS = 4

@@ -20,7 +20,8 @@ from metavoxel.data.splits import read_split
 from metavoxel.diffusion.joint import State, Times
 from metavoxel.diffusion.preconditioned import FactorGaussian, PreconditionedGaussian
 from metavoxel.evaluation.report import as_table
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 0.98, 1.0)  # of T
 

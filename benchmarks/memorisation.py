@@ -25,7 +25,8 @@ from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, Memorisation, memorisation, pairs_figure
 from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 
 _CHUNK = 16  # images drawn between two lines of progress
 

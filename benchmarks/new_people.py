@@ -30,7 +30,8 @@ from metavoxel.evaluation.measures import continuous_scores
 from metavoxel.evaluation.scores import Bootstrap
 from metavoxel.evaluation.scoring import predictive_for
 from metavoxel.evaluation.systems import SystemAnswers, answer
-from metavoxel.model import MetaVoxel, best_device, load_model
+from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model_folder import load_model
 
 SEED = 78  # of the people; the experiments' have 0, those that the engine was made with 77
 LEVELS = (50, 80, 90, 95)

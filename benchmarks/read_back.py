@@ -21,7 +21,8 @@ from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import as_table
 from metavoxel.inference.ask import ask
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 
 QUANTILES = (0.05, 0.35, 0.65, 0.95)  # of the test subjects
 SAMPLES = 16

@@ -26,7 +26,8 @@ from metavoxel.evaluation.membership import encoded, reconstructed
 from metavoxel.evaluation.scores import over_subjects
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.training import train_specialist
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 from metavoxel.training.augment import Augmentation
 

@@ -25,7 +25,8 @@ from metavoxel.evaluation.baselines import kernel_ridge, logistic, majority, pop
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import over_subjects
 from metavoxel.inference.ask import ask_encoded
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
 COLUMNS = (

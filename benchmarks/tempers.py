@@ -26,7 +26,7 @@ from metavoxel.files import atomic_write
 from metavoxel.inference import temper
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_spread
-from metavoxel.model import load_model
+from metavoxel.model_folder import load_model
 from metavoxel.schema import read_yaml
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train

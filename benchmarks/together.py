@@ -20,7 +20,8 @@ from torch import Tensor
 from metavoxel.data.bids import read_cohort
 from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.evaluation.cohort import as_table
-from metavoxel.model import MetaVoxel, load_model
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import load_model
 from metavoxel.training.statistics import fit_normal
 
 SHARES = (0.01, 0.25, 0.5, 1.0, 2.0, 4.0)  # of D

@@ -21,7 +21,8 @@ from metavoxel.data.synthetic import write_samples
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
-from metavoxel.model import BEFORE, MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import BEFORE, load_model, save_model
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import read_config
 

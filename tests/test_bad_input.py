@@ -23,7 +23,8 @@ import yaml
 from folders import AGE, SEX, heed_interrupts, noise, write_bids, write_nifti, write_png
 from metavoxel.cli import main
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import save_model
 from metavoxel.schema import parse_schema
 
 IMAGE = {"kind": "image", "shape": [8, 8, 8], "spacing": [2, 2, 2]}

@@ -27,7 +27,8 @@ from metavoxel.inference.answers import (
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.inpaint import inpaint
 from metavoxel.inference.query import Query, parse_query
-from metavoxel.model import MetaVoxel, best_device, load_model
+from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model_folder import load_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Image, Schema, explain, read_yaml
 

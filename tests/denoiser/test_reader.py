@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metavoxel.denoiser.reader import Reader
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import parse_schema
 
 SCHEMA = {

@@ -8,7 +8,8 @@ from pathlib import Path
 from folders import AGE, SEX, noise, schema, write_bids, write_nifti
 from metavoxel.data.splits import Split, write_split
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import save_model
 
 SETTINGS = {
     "encoding": {"kind": "identity"},

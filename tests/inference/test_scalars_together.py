@@ -18,7 +18,8 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_spread
 from metavoxel.inference.temper import fit_shares
-from metavoxel.model import MetaVoxel, ModelConfig, checksums, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import checksums, load_model, save_model
 
 HEIGHT = {"kind": "continuous", "unit": "cm", "range": [100, 200]}
 # Of age, height and whether it is a man, in the units in which they are encoded.

@@ -14,7 +14,8 @@ from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.evaluation.systems import answer
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_quantiles, stated_spread
-from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import load_model, save_model
 
 
 def model(mixture: tuple[Component, ...] = (), **diffusion: object) -> MetaVoxel:

@@ -16,7 +16,8 @@ from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.inference.ask import ask_encoded
 from metavoxel.inference.spread import stated_spread
 from metavoxel.inference.temper import LOG_FACTORS, fit_tempers, shrunk_factors
-from metavoxel.model import MetaVoxel, ModelConfig, load_model, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import load_model, save_model
 
 SURE, SURER, LABELS = 1.5, 3.0, 2.0  # by how much the toy is too sure: little known, the image, sex
 AGE_STD, OWN_STD, ODDS = 0.5, 0.3, 1.2

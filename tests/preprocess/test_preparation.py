@@ -17,7 +17,8 @@ from metavoxel.data.bids import read_cohort
 from metavoxel.data.simulate import simulate
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
-from metavoxel.model import MetaVoxel, ModelConfig, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import save_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.schema import parse_schema

@@ -19,7 +19,8 @@ from conftest import raw
 from folders import AGE, SEX, real
 from metavoxel.data.images import read_volume, resample
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig, save_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import save_model
 from metavoxel.preprocess.derivative import read_status
 from metavoxel.preprocess.dicom import from_dicom
 from metavoxel.preprocess.fingerprint import declared

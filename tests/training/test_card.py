@@ -14,7 +14,7 @@ from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.systems import answer
 from metavoxel.inference.calibration import calibrate
-from metavoxel.model import load_model
+from metavoxel.model_folder import load_model
 from metavoxel.training.run import train
 from tiny import tiny_config
 

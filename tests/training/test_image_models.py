@@ -19,7 +19,8 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import evaluate
 from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
-from metavoxel.model import MetaVoxel, ModelConfig, load_model
+from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_folder import load_model
 from metavoxel.schema import read_yaml
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train

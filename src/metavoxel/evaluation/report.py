@@ -49,7 +49,8 @@ from metavoxel.evaluation.systems import (
 from metavoxel.files import atomic_write, remove_leftovers
 from metavoxel.inference.ask import ask
 from metavoxel.inference.calibration import Calibration, calibrate
-from metavoxel.model import MetaVoxel, checksums
+from metavoxel.model import MetaVoxel
+from metavoxel.model_folder import checksums
 from metavoxel.schema import Schema, read_yaml
 from metavoxel.version import __version__
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from metavoxel.files import atomic_write
-from metavoxel.model import save_weights
+from metavoxel.model_folder import save_weights
 
 
 class AtomicCheckpoint(Callback):

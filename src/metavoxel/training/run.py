@@ -27,7 +27,8 @@ from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import atomic_write, locked, remove_leftovers
 from metavoxel.inference.temper import fit_shares, fit_tempers
-from metavoxel.model import MetaVoxel, best_device, load_model, save_model, save_weights
+from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model_folder import load_model, save_model, save_weights
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
 from metavoxel.training.autoencoder import train_autoencoder

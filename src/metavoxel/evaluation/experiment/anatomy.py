@@ -34,7 +34,8 @@ from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.evaluation.scores import Score
 from metavoxel.files import atomic_write
-from metavoxel.model import best_device, load_model
+from metavoxel.model import best_device
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
 GENERATED, READ, MEASURED = "generated", "test people, read", "test people, measured"

@@ -15,7 +15,8 @@ from metavoxel.evaluation.experiment.tables import TITLES, Row, first_questions
 from metavoxel.evaluation.experiment.trajectory import trajectory
 from metavoxel.evaluation.experiment.work import Experiment
 from metavoxel.evaluation.measures import HEADLINE
-from metavoxel.model import best_device, load_model
+from metavoxel.model import best_device
+from metavoxel.model_folder import load_model
 
 _SHOWN = 6  # images in a row
 _INPAINTED = 4

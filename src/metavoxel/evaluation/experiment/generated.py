@@ -17,7 +17,8 @@ from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
 from metavoxel.files import atomic_write
-from metavoxel.model import best_device, load_model
+from metavoxel.model import best_device
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
 _BANDS = 2  # of a continuous variable, of as many test people each, in the groups of Figure D.5

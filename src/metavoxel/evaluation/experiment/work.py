@@ -36,7 +36,8 @@ from metavoxel.evaluation.systems import (
 from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.query import Question, parse_question
-from metavoxel.model import MetaVoxel, best_device, load_model
+from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model_folder import load_model
 from metavoxel.schema import Categorical, Schema
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
