@@ -26,8 +26,9 @@ $(DOCS_READY): $(READY)
 demo: $(READY)
 	$(BIN)/metavoxel demo --out demo
 
+# A process a core, each with one thread; a file's tests share what they set up.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
