@@ -19,6 +19,7 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path, monk
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(story, "STEPS", 3)
+    monkeypatch.setattr(story, "STEPS_BACK", 3)
     monkeypatch.setattr(story, "SAMPLES", 3)
     out, quiet = tmp_path / "demo", Console(quiet=True)
 

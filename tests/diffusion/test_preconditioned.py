@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -133,6 +134,38 @@ def test_the_loss_of_no_correction_and_that_corrections_have_variance_one(
     torch.testing.assert_close(correction.var(0), torch.ones_like(OWN), atol=0.05, rtol=0)
     right = of.loss(correction, z0, times, noise)
     assert float(right.max()) < 1e-6
+
+
+def test_where_the_noise_s_error_teaches_nothing_a_correction_fades() -> None:
+    """Under Eq. 5 alone it counts in full in the image's detail, by half at alpha_bar = 0.003, and
+    not at T, where the linear answer is left; with a relative part of the loss it counts always."""
+    z0, noise = draw(T + 1, gaussian(2))
+    times = torch.arange(T + 1)
+    a = process(2).schedule.alpha_bar(times).double()
+    half = int((a - 0.003).abs().argmin())
+    for relative, expected in ((0.0, a / (a + 0.003)), (0.1, torch.ones_like(a))):
+        of = process(2, relative)
+        zt = of.noised(z0, times, noise)
+        answer = of.linear(zt, times)
+        moved = (of.clean(torch.ones_like(zt), zt, times) - answer.mean) / answer.std
+        for t in (T // 2, half, T):
+            torch.testing.assert_close(
+                moved[t], torch.full_like(moved[t], float(expected[t])), rtol=1e-3, atol=2e-6
+            )
+
+
+def test_what_else_is_known_counts_in_full_where_corrections_fade() -> None:
+    """In single precision, at T too: no correction leaves the answer of Bayes' rule."""
+    whole = gaussian(2)
+    single = FactorGaussian(whole.factors.float(), whole.own.float())
+    of = replace(process(2, relative=0.0), gaussian=lambda: single)
+    z0, noise = draw(3, whole)
+    times = torch.tensor([T, T - 1, T // 2])
+    zt = of.noised(z0, times, noise).float()
+    known = Coefficients(torch.tensor([[1.0], [-2.0], [0.5]]), torch.zeros(3, 1, 1))
+    informed = of.informed(torch.zeros_like(zt), zt, times, known)
+    expected = single.mean_given(zt, of.schedule.alpha_bar(times), known)
+    torch.testing.assert_close(of.clean(informed, zt, times), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_single_precision_is_enough_for_many_elements() -> None:

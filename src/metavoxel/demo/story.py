@@ -32,6 +32,7 @@ from metavoxel.training.config import read_config
 from metavoxel.training.run import Folders, train
 
 SUBJECTS, SAMPLES, STEPS = 320, 19, 20
+STEPS_BACK = 50  # of a counterfactual: to the noise, and from there
 CONFIG = Path(__file__).with_name("demo.yaml")
 
 
@@ -284,7 +285,7 @@ def _ageing(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]
     record = {"image": image, "age": float(truth["age"][person]), "diagnosis": "CN"}
     shown = [image[0]]
     for age in (30, 80):
-        answer = model.counterfactual(record, {"age": age}, steps=50)
+        answer = model.counterfactual(record, {"age": age}, steps=STEPS_BACK)
         shown.append(answer.samples[0, 0])
     fig = figures.montage(
         {"one person": shown}, [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from metavoxel.diffusion.combined import CombinedProcess
 from metavoxel.diffusion.gaussian import GaussianProcess
+from metavoxel.diffusion.process import over_axes
 
 _NOISE = 4.0  # weight of the noise's error, so that an image counts about as much as a scalar
-_LEAST = 1e-12
+_TAUGHT = 0.003  # alpha_bar about which Eq. 5 ceases to teach: docs/explanation/engines.md
+_LEAST, _LEAST_TAUGHT = 1e-12, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,8 @@ class PreconditionedGaussian(CombinedProcess):
     `process` predicts z_0; noise and velocity are linear in it, so that a correction of either is
     the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected. The network is
     shown its mean, and beside it what is each element's own, which the shared would drown.
-    `relative` is the share of the loss that is relative to the linear answer's error.
+    `relative` is the share of the loss that is relative to the linear answer's error. Without it
+    nothing is taught at T, so that corrections fade there and leave the linear answer.
     """
 
     process: GaussianProcess
@@ -152,7 +155,7 @@ class PreconditionedGaussian(CombinedProcess):
 
     def combined(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         answer = self.linear(zt, t)
-        return answer.mean + answer.std * prediction
+        return answer.mean + self._unit(answer, t) * prediction
 
     def silence(self, zt: Tensor) -> Tensor:
         return torch.zeros_like(zt)
@@ -162,7 +165,7 @@ class PreconditionedGaussian(CombinedProcess):
         Gaussian's first factors, as one that corrects the answer without."""
         answer, gaussian = self.linear(zt, t), self.gaussian()
         mean = gaussian.mean_given(zt, self.schedule.alpha_bar(t), known)
-        return prediction + (mean - answer.mean) / answer.std.clamp_min(_LEAST)
+        return prediction + (mean - answer.mean) / self._unit(answer, t).clamp_min(_LEAST)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error of z_0 relative to that of the linear answer, and of the noise (Eq. 5).
@@ -171,12 +174,21 @@ class PreconditionedGaussian(CombinedProcess):
         detail is decided, and teaches nothing at T, where only scalars are known of an image.
         """
         answer = self.linear(self.process.noised(z0, t, noise), t)
-        error = (answer.mean + answer.std * prediction - z0).square().flatten(1).mean(1)
+        corrected = answer.mean + self._unit(answer, t) * prediction
+        error = (corrected - z0).square().flatten(1).mean(1)
         # A known field is at t = 0, where std is 0; its loss is masked, its gradient is not.
         expected = answer.std.square().flatten(1).mean(1).clamp_min(_LEAST)
         a = self.schedule.alpha_bar(t)
         snr = a / (1 - a).clamp_min(_LEAST)
         return error * (_NOISE * (1 - self.relative) * snr + self.relative / expected)
+
+    def _unit(self, answer: LinearAnswer, t: Tensor) -> Tensor:
+        """What a correction of 1 moves the answer by (B, ...)."""
+        if self.relative:
+            return answer.std
+        a = self.schedule.alpha_bar(t)
+        taught = (a / (a + _TAUGHT)).clamp_min(_LEAST_TAUGHT)  # not 0: `informed` divides by it
+        return answer.std * over_axes(taught, answer.std)
 
     def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
         """The Gaussian's answer, which the network corrects.
