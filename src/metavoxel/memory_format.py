@@ -14,7 +14,7 @@ _FORMATS = {
 def channels_last(network: nn.Module) -> None:
     """Lay the convolutions of a network channels last, and with them what they compute.
 
-    On a CPU, a step of training takes three quarters of the time.
+    On a CPU, a step of training takes a little less time: `make bench` shows how much.
     """
     for module in network.modules():
         for kinds, memory_format in _FORMATS.items():
