@@ -173,11 +173,10 @@ class PreconditionedGaussian(CombinedProcess):
         The first lets every t count alike, 1 for no correction. The second lets those count where
         detail is decided, and teaches nothing at T, where only scalars are known of an image.
         """
-        answer = self.linear(self.process.noised(z0, t, noise), t)
-        corrected = answer.mean + self._unit(answer, t) * prediction
-        error = (corrected - z0).square().flatten(1).mean(1)
+        zt = self.process.noised(z0, t, noise)
+        error = (self.combined(prediction, zt, t) - z0).square().flatten(1).mean(1)
         # A known field is at t = 0, where std is 0; its loss is masked, its gradient is not.
-        expected = answer.std.square().flatten(1).mean(1).clamp_min(_LEAST)
+        expected = self.linear(zt, t).std.square().flatten(1).mean(1).clamp_min(_LEAST)
         a = self.schedule.alpha_bar(t)
         snr = a / (1 - a).clamp_min(_LEAST)
         return error * (_NOISE * (1 - self.relative) * snr + self.relative / expected)
