@@ -211,6 +211,21 @@ def test_dispersion_is_drawn_beside_the_band_and_the_coverage() -> None:
     assert [*np.asarray(held.get_ydata())] == [0.4, 0.7]
 
 
+def test_a_question_shows_the_systems_that_were_asked_it_in_their_own_colours() -> None:
+    scores = {"dispersion": score(0.8, 0.6, 1.1)}
+    row = {"variable": "age", "scores": scores}
+    rows = [
+        {**row, "system": "exact", "question": "age | image"},
+        {**row, "system": "joint", "question": "age | image"},
+        {**row, "system": "joint", "question": "age | sex"},
+    ]
+    first, _, second, _ = charts.dispersion(rows).axes
+    assert [t.get_text() for t in first.get_yticklabels()] == ["exact", "joint"]
+    assert [t.get_text() for t in second.get_yticklabels()] == ["joint"]
+    assert first.get_lines()[2].get_color() == second.get_lines()[1].get_color()
+    assert first.get_lines()[2].get_marker() == second.get_lines()[1].get_marker()
+
+
 def test_the_line_of_an_ablation_is_the_reference() -> None:
     rows = [
         {"system": "whole", "MAE": score(5, 4, 6), "FID": score(2)},

@@ -170,17 +170,18 @@ def dispersion(rows: Sequence[Row]) -> Figure:
     asked = list(dict.fromkeys((row["variable"], row["question"]) for row in found))
     systems = _names(found, "system")
     colours = palette(systems[0], systems)
+    panels = [[r for r in found if (r["variable"], r["question"]) == which] for which in asked]
     with plt.rc_context(STYLE):
-        size = (WIDTH, len(asked) * max(1.5, 0.5 + 0.21 * len(systems)) + 0.3)
+        heights = [max(1.5, 0.5 + 0.21 * len(own)) for own in panels]
         fig, axes = plt.subplots(
-            len(asked), 2, figsize=size, layout="constrained", squeeze=False, sharex="col",
-            width_ratios=(3, 2),
+            len(asked), 2, figsize=(WIDTH, sum(heights) + 0.3), layout="constrained",
+            squeeze=False, sharex="col", width_ratios=(3, 2), height_ratios=heights,
         )  # fmt: skip
-        for (dots, curves), (variable, question) in zip(axes, asked, strict=True):
-            own = [r for r in found if (r["variable"], r["question"]) == (variable, question)]
+        for (dots, curves), (variable, question), own in zip(axes, asked, panels, strict=True):
             dots.axvspan(*_CALIBRATED, color="0.9", lw=0, zorder=0)
             dots.axvline(1, color="0.6", lw=1, zorder=0)
-            _dots(dots, {r["system"]: _score(r["scores"]["dispersion"]) for r in own}, systems)
+            scores = {r["system"]: _score(r["scores"]["dispersion"]) for r in own}
+            _dots(dots, scores, systems, [*scores])
             alone = question.split("|")[0].strip() == variable
             title = question if alone else f"{variable}, of {question}"
             dots.set_title(title, loc="left", fontsize=8.5)
@@ -238,18 +239,25 @@ def ablation(rows: Sequence[Row], reference: str | None = None) -> Figure:
     return fig
 
 
-def _dots(ax: Axes, scores: Mapping[str, Score], systems: Sequence[str]) -> None:
-    """A dot with its interval in the row of every system, the first on top."""
-    colours = palette(systems[0], systems)
-    for i, system in enumerate(systems):
+def _dots(
+    ax: Axes,
+    scores: Mapping[str, Score],
+    systems: Sequence[str],
+    rows: Sequence[str] | None = None,
+) -> None:
+    """A dot with its interval in the row of every system of `rows` (default: all), the first on
+    top. What a system looks like follows from its place among all `systems`."""
+    colours, rows = palette(systems[0], systems), systems if rows is None else rows
+    for y, system in enumerate(rows):
         score = scores.get(system)
         if score is None or math.isnan(score.value):
             continue
         if not math.isnan(score.low):
-            ax.hlines(i, score.low, score.high, color=colours[system], lw=1.5)
-        ax.plot(score.value, i, _MARKERS[i % len(_MARKERS)], color=colours[system], ms=5)
-    ax.set_yticks(range(len(systems)), systems)
-    ax.set_ylim(len(systems) - 0.5, -0.5)
+            ax.hlines(y, score.low, score.high, color=colours[system], lw=1.5)
+        marker = _MARKERS[systems.index(system) % len(_MARKERS)]
+        ax.plot(score.value, y, marker, color=colours[system], ms=5)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
 
 
