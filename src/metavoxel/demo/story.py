@@ -29,7 +29,8 @@ from metavoxel.files import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.schema import read_yaml
 from metavoxel.training.config import read_config
-from metavoxel.training.run import Folders, train
+from metavoxel.training.run import train
+from metavoxel.training.run_folder import Folders
 
 SUBJECTS, SAMPLES, STEPS = 320, 19, 20
 STEPS_BACK = 50  # of a counterfactual: to the noise, and from there

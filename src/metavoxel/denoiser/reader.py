@@ -1,7 +1,7 @@
 """Scalars read off known images at full resolution, as networks made for one question read them.
 
 A latent keeps what an image says of a scalar, but folded in a way that takes more people to learn
-from than pixels do: docs/explanation/engines.md; what this brings is measured in docs/results/slices.md.
+from than pixels do: docs/explanation/engines.md; what this brings: docs/results/slices.md.
 """
 
 from __future__ import annotations
