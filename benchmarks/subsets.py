@@ -1,11 +1,11 @@
 """One model, any subset: every scalar from nothing, the other scalars, the image, all of them.
 
-    python benchmarks/subsets.py MODEL [MODEL ...] BIDS
+    python benchmarks/subsets.py MODEL [MODEL ...] BIDS [--of train]
 
-On the models' test subjects, all together, in one evaluation each. Beside each question about
-scalars stands a linear model of its own, fitted to the training subjects: ridge or logistic
-regression on the other scalars, their gaps filled with the mean and marked. The last two columns
-show the image.
+On the models' test subjects, all together, in one evaluation each, or on those `--of` another part
+of their splits. Beside each question about scalars stands a linear model of its own, fitted to the
+training subjects: ridge or logistic regression on the other scalars, their gaps filled with the
+mean and marked. The last two columns show the image.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ COLUMNS = (
 )
 
 
-def main(folders: list[Path], bids: Path) -> None:
+def main(folders: list[Path], bids: Path, part: str) -> None:
     hits: dict[str, list[np.ndarray]] = {}
     for folder in folders:
-        for v, columns in hits_of(folder, bids).items():
+        for v, columns in hits_of(folder, bids, part).items():
             hits.setdefault(v, []).append(columns)
     print(f"| variable (n) | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
     for v, parts in hits.items():
@@ -51,28 +51,28 @@ def main(folders: list[Path], bids: Path) -> None:
         print(f"| {v} ({columns.shape[1]}) | {cells} |")
 
 
-def hits_of(folder: Path, bids: Path) -> dict[str, np.ndarray]:
-    """Absolute errors, or whether the label is right, (COLUMNS, n) of a model's test subjects."""
+def hits_of(folder: Path, bids: Path, part: str) -> dict[str, np.ndarray]:
+    """Absolute errors, or whether the label is right, (COLUMNS, n) of a part of a model's split."""
     model = load_model(folder)
     cohort, split = read_cohort(bids, model.schema), read_split(folder / "split.json")
-    test = as_table(model.schema, cohort.only(split.test))
+    people = as_table(model.schema, cohort.only(getattr(split, part)))
     training = as_table(model.schema, cohort.only([*split.train, *split.validation]))
-    images = {v: torch.from_numpy(x) for v, x in test.images.items()}
-    parts = [model.encode({v: x[i : i + 1] for v, x in images.items()}) for i in range(len(test))]
-    latents = {v: torch.cat([part[v] for part in parts]) for v in images}
+    images = {v: torch.from_numpy(x) for v, x in people.images.items()}
+    each = [model.encode({v: x[i : i + 1] for v, x in images.items()}) for i in range(len(people))]
+    latents = {v: torch.cat([z0[v] for z0 in each]) for v in images}
     out = {}
     for v in model.schema.scalars:
-        known = ~np.isnan(test.scalars[v])
+        known = ~np.isnan(people.scalars[v])
         others = [other for other in model.schema.scalars if other != v]
         answers = [
-            simple(model.schema, v, training, len(test)),
-            asked(model, v, {}, {}, len(test)),
-            linear(model.schema, v, others, training, test),
-            asked(model, v, {}, {o: test.scalars[o] for o in others}, len(test)),
-            asked(model, v, latents, {}, len(test)),
-            asked(model, v, latents, {o: test.scalars[o] for o in others}, len(test)),
+            simple(model.schema, v, training, len(people)),
+            asked(model, v, {}, {}, len(people)),
+            linear(model.schema, v, others, training, people),
+            asked(model, v, {}, {o: people.scalars[o] for o in others}, len(people)),
+            asked(model, v, latents, {}, len(people)),
+            asked(model, v, latents, {o: people.scalars[o] for o in others}, len(people)),
         ]
-        error = np.abs(np.stack(answers)[:, known] - test.scalars[v][known])
+        error = np.abs(np.stack(answers)[:, known] - people.scalars[v][known])
         out[v] = error if v in model.schema.continuous else (error == 0) * 1.0
     return out
 
@@ -119,5 +119,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("bids", type=Path)
+    parser.add_argument("--of", choices=["train", "validation", "test"], default="test")
     arguments = parser.parse_args()
-    main(arguments.models, arguments.bids)
+    main(arguments.models, arguments.bids, arguments.of)
