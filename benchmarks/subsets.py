@@ -3,9 +3,10 @@
     python benchmarks/subsets.py MODEL [MODEL ...] BIDS [--of train]
 
 On the models' test subjects, all together, in one evaluation each, or on those `--of` another part
-of their splits. Beside each question about scalars stands a linear model of its own, fitted to the
-training subjects: ridge or logistic regression on the other scalars, their gaps filled with the
-mean and marked. The last two columns show the image.
+of their splits, where a subject counts once for every model that has it there. Beside each question
+about scalars stands a linear model of its own, fitted to the training and validation subjects:
+ridge or logistic regression on the other scalars, their gaps filled with the mean and marked. The
+last two columns show the image.
 """
 
 from __future__ import annotations
