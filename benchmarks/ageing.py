@@ -36,7 +36,7 @@ from metavoxel.evaluation.anatomy import (
 from metavoxel.evaluation.cohort import Table, as_table, join, read_parts
 from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.scores import Score
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model

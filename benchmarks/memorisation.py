@@ -23,7 +23,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import as_table, read_parts
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, Memorisation, memorisation, pairs_figure
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model

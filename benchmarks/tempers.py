@@ -22,12 +22,12 @@ from metavoxel.data.bids import read_cohort
 from metavoxel.data.simulate import simulate
 from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference import temper
 from metavoxel.inference.ask import ask
 from metavoxel.inference.spread import stated_spread
 from metavoxel.model_folder import load_model
-from metavoxel.schema import read_yaml
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metavoxel.files import SMALL, version_of
+from metavoxel.files.versions import SMALL, version_of
 
 
 def test_a_gzip_file_is_known_by_what_it_holds_whenever_it_was_written(tmp_path: Path) -> None:

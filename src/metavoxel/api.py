@@ -16,6 +16,7 @@ from metavoxel.data.images import Grid, Scan, read_mask, read_scan
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import label_indices
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference import ask as asking
 from metavoxel.inference.answers import (
     Answer,
@@ -30,7 +31,8 @@ from metavoxel.inference.query import Query, parse_query
 from metavoxel.model import MetaVoxel, best_device
 from metavoxel.model_folder import load_model
 from metavoxel.preprocess.preparation import Preparation
-from metavoxel.schema import Image, Schema, explain, read_yaml
+from metavoxel.schema import Image, Schema
+from metavoxel.settings import explain
 
 # RePaint's repetitions for inpainting. On held-out halves of the simulated cohort 2 come nearest to
 # what is there; many drive the filling apart.

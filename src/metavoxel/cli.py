@@ -305,9 +305,9 @@ def info(
 def verify(model: ModelFolder) -> None:
     """Check that a model is whole and answers as it did when it was saved."""
     from metavoxel.api import load
+    from metavoxel.files.yaml import read_yaml
     from metavoxel.inference.selftest import selftest_failures
     from metavoxel.model_folder import CHECKSUMS, checksums
-    from metavoxel.schema import read_yaml
 
     loaded = load(model, device="cpu")
     record = read_yaml(model / "selftest.json")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.schema import parse_schema, read_yaml
+from metavoxel.files.yaml import read_yaml
+from metavoxel.schema import parse_schema
 
 
 def describe(folder: Path) -> dict[str, Any]:

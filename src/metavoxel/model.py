@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.unet import Clean, JointUNet, Layout
 from metavoxel.diffusion.categorical import CategoricalProcess
-from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, Strict
+from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.mixture import MixtureReadOut
@@ -25,6 +25,7 @@ from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Schema
+from metavoxel.settings import Strict
 
 
 class ModelConfig(Strict):

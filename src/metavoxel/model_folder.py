@@ -19,9 +19,11 @@ from metavoxel.diffusion.temper import Temper
 from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_folder
+from metavoxel.files.writing import atomic_folder
+from metavoxel.files.yaml import read_yaml
 from metavoxel.model import MetaVoxel, ModelConfig
-from metavoxel.schema import Schema, explain, parse_schema, read_yaml
+from metavoxel.schema import Schema, parse_schema
+from metavoxel.settings import explain
 
 CHECKSUMS = "checksums.json"
 # What folders mean that were written before these settings were.

@@ -6,16 +6,17 @@ nothing heavy, so that `metavoxel info` starts at once.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.yaml import read_yaml
+from metavoxel.settings import Strict, explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -25,11 +26,7 @@ def _as_text(label: object) -> str:
     return {True: "yes", False: "no"}[label] if isinstance(label, bool) else str(label)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Image(_Strict):
+class Image(Strict):
     """A 2D or 3D image on a fixed grid, with any number of channels."""
 
     kind: Literal["image"] = "image"
@@ -66,7 +63,7 @@ class Image(_Strict):
         return len(self.shape)
 
 
-class Continuous(_Strict):
+class Continuous(Strict):
     """A real number with a range and a unit."""
 
     kind: Literal["continuous"] = "continuous"
@@ -155,7 +152,7 @@ class Continuous(_Strict):
         return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]
 
 
-class Categorical(_Strict):
+class Categorical(Strict):
     """One of K >= 2 labels, ordered or not."""
 
     kind: Literal["categorical"] = "categorical"
@@ -194,7 +191,7 @@ class Categorical(_Strict):
 Variable = Annotated[Image | Continuous | Categorical, Field(discriminator="kind")]
 
 
-class Schema(_Strict):
+class Schema(Strict):
     """The variables of a record, by name. Order is kept."""
 
     variables: dict[Name, Variable] = Field(description="every variable of a record, by name")
@@ -246,46 +243,6 @@ class Schema(_Strict):
             sort_keys=False,
             default_flow_style=None,
         )
-
-
-def explain(error: ValidationError, where: str) -> MetaVoxelError:
-    """Turn pydantic's report into one sentence: which key of which file, and what is wrong."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the top level"
-    if first["type"] == "extra_forbidden":
-        return MetaVoxelError(f"{where}: there is no key {key}. Remove it or correct its spelling.")
-    if first["type"] == "missing":
-        return MetaVoxelError(f"{where}: the key {key} is missing. Add it.")
-    if first["type"] == "union_tag_not_found":
-        kinds = ": 'image', 'continuous' or 'categorical'" if "variables" in first["loc"] else ""
-        return MetaVoxelError(f"{where}: the key {key}.kind is missing. Add it{kinds}.")
-    if first["type"] == "union_tag_invalid":
-        kinds = first.get("ctx", {}).get("expected_tags")
-        return MetaVoxelError(f"{where}, key {key}: its kind must be one of {kinds}.")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and not first["loc"]:  # keys that contradict each other
-        return MetaVoxelError(f"{where}: {message}.")
-    return MetaVoxelError(f"{where}, key {key}: {message}.")
-
-
-def read_yaml(path: Path | str) -> Any:
-    """Parse a YAML or JSON file. Raises MetaVoxelError naming file and line."""
-    path = Path(path)
-    try:
-        text = path.read_text()
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise MetaVoxelError(f"{path}: there is no such file. Check the path.") from None
-    except UnicodeDecodeError:
-        raise MetaVoxelError(f"{path}: this is not text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise MetaVoxelError(f"{path}: cannot be read ({error.strerror}).") from None
-    except json.JSONDecodeError as error:
-        raise MetaVoxelError(f"{path}, line {error.lineno}: this is not valid JSON.") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = "" if line is None else f", line {line + 1}"
-        raise MetaVoxelError(f"{path}{place}: this is not valid YAML.") from None
 
 
 def parse_schema(data: Any, where: str) -> Schema:

@@ -153,9 +153,9 @@ def test_a_scan_that_has_become_bad_leaves_nothing_of_the_good_one(
 
 def test_what_a_killed_process_left_is_tidied(cohort: Cohort, tmp_path: Path) -> None:
     here = cohort.copy(tmp_path)
-    half = here.out / "sub-02" / "anat" / ".0a1b2c3d-sub-02_desc-brain_T1w.nii.gz"
-    log = here.out / "logs" / ".0a1b2c3d-sub-02_T1w.json"
-    other = here.out / "logs" / ".0a1b2c3d-sub-01_ses-2_T1w.json"  # of somebody at work
+    half = here.out / "sub-02" / "anat" / ".metavoxel-0a1b2c3d-sub-02_desc-brain_T1w.nii.gz"
+    log = here.out / "logs" / ".metavoxel-0a1b2c3d-sub-02_T1w.json"
+    other = here.out / "logs" / ".metavoxel-0a1b2c3d-sub-01_ses-2_T1w.json"  # of somebody at work
     for path in (half, log, other):
         path.write_bytes(b"half")
     assert outcomes(here, "sub-02") == [("sub-02_T1w", "skipped")]

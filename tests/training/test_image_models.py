@@ -17,11 +17,11 @@ import metavoxel as mv
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import evaluate
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_folder import load_model
-from metavoxel.schema import read_yaml
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
 from tiny import tiny_settings

@@ -26,10 +26,10 @@ from metavoxel.data.splits import read_split
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import as_table
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
 from metavoxel.model import MetaVoxel
-from metavoxel.schema import read_yaml
 from metavoxel.training.checkpoint import BestWeights
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
@@ -161,7 +161,7 @@ def test_a_run_is_not_resumed_on_other_data(cohort: Path, tmp_path: Path) -> Non
 
 def test_two_processes_do_not_train_in_one_folder(cohort: Path, tmp_path: Path) -> None:
     other = (
-        "import sys, time; from pathlib import Path; from metavoxel.files import locked\n"
+        "import sys, time; from pathlib import Path; from metavoxel.files.writing import locked\n"
         "with locked(Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", other, str(tmp_path / "model.training" / "lock")]

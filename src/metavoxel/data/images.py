@@ -18,7 +18,7 @@ from PIL import UnidentifiedImageError
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.schema import Image
 
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1

@@ -26,7 +26,7 @@ from PIL import Image as Picture
 from metavoxel.data.anatomy import grid, grow, middle
 from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.version import __version__
 
 SETTINGS = "simulation.json"

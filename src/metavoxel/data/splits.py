@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
-from metavoxel.schema import read_yaml
+from metavoxel.files.writing import atomic_write
+from metavoxel.files.yaml import read_yaml
 
 
 @dataclass(frozen=True)

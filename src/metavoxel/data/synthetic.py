@@ -12,7 +12,7 @@ import numpy as np
 
 from metavoxel.data.images import Grid, write_image
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_folder, atomic_write
+from metavoxel.files.writing import atomic_folder, atomic_write
 from metavoxel.schema import Image, Schema
 
 _NAME = "MetaVoxel samples"

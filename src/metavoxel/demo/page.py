@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.version import __version__
 
 _STYLE = """

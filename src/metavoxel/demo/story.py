@@ -25,9 +25,9 @@ from metavoxel.demo.page import Section, write_page
 from metavoxel.evaluation import figures
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import coverage, over_subjects
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
-from metavoxel.schema import read_yaml
 from metavoxel.training.config import read_config
 from metavoxel.training.run import train
 from metavoxel.training.run_folder import Folders

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metavoxel.diffusion.config import Strict
+from metavoxel.settings import Strict
 
 # Half of a time's embedding are sines, half are cosines.
 Even = Annotated[int, Field(ge=2, multiple_of=2)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from metavoxel.diffusion import schedule as schedules
 from metavoxel.diffusion.categorical import Kernel
@@ -17,12 +17,7 @@ from metavoxel.diffusion.times import (
     SharedTimes,
     TimeSampler,
 )
-
-
-class Strict(BaseModel):
-    """A configuration: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from metavoxel.settings import Strict
 
 
 class ScheduleConfig(Strict):

@@ -13,11 +13,11 @@ from monai.networks.nets import AutoencoderKL
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from metavoxel.diffusion.config import Strict
 from metavoxel.diffusion.preconditioned import FactorGaussian
 from metavoxel.errors import MetaVoxelError
 from metavoxel.memory_format import channels_last
 from metavoxel.schema import Image
+from metavoxel.settings import Strict
 
 
 class EncodingConfig(Strict):

@@ -13,7 +13,7 @@ from metavoxel.data.images import as_scan, read_scan
 from metavoxel.data.splits import Split
 from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import version_of
+from metavoxel.files.versions import version_of
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Schema
 

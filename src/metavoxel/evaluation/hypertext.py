@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation.scores import Score
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

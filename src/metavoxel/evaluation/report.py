@@ -46,12 +46,13 @@ from metavoxel.evaluation.systems import (
     baseline_answers,
     model_answers,
 )
-from metavoxel.files import atomic_write, remove_leftovers
+from metavoxel.files.writing import atomic_write, remove_leftovers
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
 from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import checksums
-from metavoxel.schema import Schema, read_yaml
+from metavoxel.schema import Schema
 from metavoxel.version import __version__
 
 _SHOWN = 6  # images in a row of the montage

@@ -22,7 +22,7 @@ from metavoxel.evaluation.baselines import (
     population_mean,
 )
 from metavoxel.evaluation.cohort import Table
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import BATCH, IMAGES, ask_encoded
 from metavoxel.inference.spread import stated_quantiles, stated_spread
 from metavoxel.model import MetaVoxel

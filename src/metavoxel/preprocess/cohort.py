@@ -20,7 +20,7 @@ from typing import Any
 from metavoxel.data.bids import ScanFile, scan_files
 from metavoxel.data.quality import withdraw_decision
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import remove_leftovers
+from metavoxel.files.writing import remove_leftovers
 from metavoxel.preprocess.derivative import (
     DESCRIPTION,
     LOGS,
@@ -153,7 +153,7 @@ def _tidy(job: Job) -> None:
     """Delete what a killed process was writing about this subject."""
     remove_leftovers(job.out / job.subject)
     for record in _records(job):
-        for path in (job.out / LOGS).glob(f".????????-{record}.json"):
+        for path in (job.out / LOGS).glob(f".metavoxel-????????-{record}.json"):
             path.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from metavoxel.data.bids import ScanFile
 from metavoxel.data.images import Grid, read_volume
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.preprocess.measures import measures
 from metavoxel.preprocess.pipeline import Prepared
 from metavoxel.preprocess.recipe import Recipe

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from metavoxel.diffusion.config import Strict
-from metavoxel.schema import explain
+from metavoxel.settings import Strict, explain
 
 _BRIGHTEST = 99.5  # percentile, as in metavoxel.data.images
 

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from metavoxel.data.quality import UNDECIDED, last_decisions, read_decisions
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.preprocess.derivative import write_json
 from metavoxel.preprocess.group import ScanSummary, read_group
 from metavoxel.preprocess.mosaic import Tile, read_brain, tile

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metavoxel.diffusion.config import Strict
+from metavoxel.settings import Strict
 
 
 class Augmentation(Strict):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from metavoxel.diffusion.config import Strict
 from metavoxel.encoding.image import ImageEncoder, KLEncoder
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image
+from metavoxel.settings import Strict
 from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator, mixed, rows_of_step
 from metavoxel.training.statistics import chunks, fit_statistics, unit_range

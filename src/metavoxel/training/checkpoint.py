@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.model_folder import save_weights
 
 

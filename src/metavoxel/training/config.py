@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from metavoxel.data.splits import Split, fold_split, fraction_split
-from metavoxel.diffusion.config import Strict
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.yaml import read_yaml
 from metavoxel.model import ModelConfig
-from metavoxel.schema import Schema, explain, read_yaml
+from metavoxel.schema import Schema
+from metavoxel.settings import Strict, explain
 from metavoxel.training.augment import Augmentation
 from metavoxel.training.autoencoder import AutoencoderTraining
 

@@ -18,7 +18,8 @@ from metavoxel.data.images import read_scan
 from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_array, atomic_write, version_of
+from metavoxel.files.versions import version_of
+from metavoxel.files.writing import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment

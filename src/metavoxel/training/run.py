@@ -23,7 +23,7 @@ from metavoxel.data.bids import Cohort, check_trainable, read_cohort
 from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write, locked
+from metavoxel.files.writing import atomic_write, locked
 from metavoxel.inference.temper import fit_shares, fit_tempers
 from metavoxel.model import MetaVoxel, best_device
 from metavoxel.model_folder import load_model, save_model, save_weights

@@ -11,7 +11,7 @@ import yaml
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files import atomic_write, remove_leftovers
+from metavoxel.files.writing import atomic_write, remove_leftovers
 from metavoxel.training.config import RunConfig
 
 

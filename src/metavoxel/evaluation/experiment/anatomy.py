@@ -33,7 +33,7 @@ from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generat
 from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.evaluation.scores import Score
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.model import best_device
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from metavoxel.diffusion.config import SamplingConfig, Strict
+from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.query import parse_question
-from metavoxel.schema import explain, read_yaml
+from metavoxel.settings import Strict, explain
 from metavoxel.training.config import RunConfig, read_config
 
 

@@ -16,7 +16,7 @@ from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generat
 from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.model import best_device
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from metavoxel.files import BusyError, atomic_write, locked
+from metavoxel.files.writing import BusyError, atomic_write, locked
 
 _WAIT = 5.0  # seconds between looks at what other processes are doing
 

@@ -24,9 +24,9 @@ from metavoxel.evaluation.measures import (
 from metavoxel.evaluation.questions import records_with
 from metavoxel.evaluation.scores import Bootstrap, mean_of
 from metavoxel.evaluation.systems import LINEAR, SIMPLE, SystemAnswers
+from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.calibration import Calibration
 from metavoxel.inference.query import Question
-from metavoxel.schema import read_yaml
 
 
 @dataclass(frozen=True, eq=False)

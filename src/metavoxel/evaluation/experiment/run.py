@@ -33,7 +33,7 @@ from metavoxel.evaluation.experiment.pieces import Pieces, helpers
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.work import Experiment, work
 from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.terminal import sentences
 from metavoxel.version import __version__
 

@@ -33,7 +33,7 @@ from metavoxel.evaluation.systems import (
     Kept,
     baseline_answers,
 )
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.query import Question, parse_question
 from metavoxel.model import MetaVoxel, best_device

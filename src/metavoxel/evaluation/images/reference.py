@@ -17,7 +17,7 @@ from metavoxel.evaluation.images.measures import Features
 from metavoxel.evaluation.images.similarity import ms_ssim
 from metavoxel.evaluation.images.slices import checked, described, shown_slices
 from metavoxel.evaluation.scores import Score
-from metavoxel.files import atomic_write
+from metavoxel.files.writing import atomic_write
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from metavoxel.diffusion.config import Strict
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.query import Question, parse_question
 from metavoxel.schema import Schema
+from metavoxel.settings import Strict
 from metavoxel.training.augment import Augmentation
 
 Network = Literal["densenet", "vit", "resnet"]

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from metavoxel.diffusion.config import Strict
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.systems import SystemAnswers
 from metavoxel.inference.query import Question
 from metavoxel.schema import Schema
+from metavoxel.settings import Strict
 
 
 class Standard(Strict):

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from metavoxel.diffusion.config import Strict
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs, Target
 from metavoxel.evaluation.specialists.networks import build_network
 from metavoxel.evaluation.systems import SystemAnswers
-from metavoxel.schema import explain, read_yaml
+from metavoxel.files.yaml import read_yaml
+from metavoxel.settings import Strict, explain
 
 SETTINGS, WEIGHTS = "specialist.json", "weights.safetensors"
 _RECORDS = 16  # that are answered at once

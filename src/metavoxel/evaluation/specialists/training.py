@@ -39,7 +39,7 @@ from metavoxel.evaluation.specialists.specialist import (
     load_specialist,
     read_fitted,
 )
-from metavoxel.files import atomic_write, locked, remove_leftovers
+from metavoxel.files.writing import atomic_write, locked, remove_leftovers
 from metavoxel.model import best_device
 from metavoxel.schema import Schema
 from metavoxel.training.augment import augment
