@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: install demo test lint docs bench prepare-ixi clean
+.PHONY: install demo test lint docs bench fuzz prepare-ixi clean
 
 install: $(READY)
 
@@ -38,6 +38,10 @@ lint: $(READY)
 
 docs: $(DOCS_READY)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+# Damaged and hostile files through every reader, each in a process with limits: five minutes.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz.run --cases 10000
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

@@ -14,7 +14,7 @@ from metavoxel.files.text import read_text
 from metavoxel.files.wall import damaged, reading
 from metavoxel.settings import explain
 
-MOST_VALUES = 10**7  # a file's: a bomb of references unfolds to more
+MOST_VALUES = 2 * 10**6  # a file's: a bomb of references unfolds to more
 Model = TypeVar("Model", bound=BaseModel)
 
 

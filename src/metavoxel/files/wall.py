@@ -44,11 +44,10 @@ def damaged(path: Path, kind: str, reason: object, advice: str = COPY_AGAIN) -> 
 
 
 def one_line(reason: object) -> str:
-    """The first line of what a library said: no control characters, not too long, no full stop."""
+    """The first line of what a library said, not too long and without a full stop."""
     name = type(reason).__name__ if isinstance(reason, BaseException) else "no reason given"
     text = next((line.strip() for line in str(reason).splitlines() if line.strip()), name)
-    text = "".join(c if c.isprintable() else "?" for c in text[:_LONGEST])
-    return text.rstrip(". ")
+    return text[:_LONGEST].rstrip(". ")
 
 
 def check_is_file(path: Path) -> None:
