@@ -181,15 +181,15 @@ def test_bad_files_get_a_sentence_with_the_file(tmp_path: Path) -> None:
     header[40:80] = b"\xff" * 40
     picture = write_png(tmp_path / "p.png", (noise(64, 64) * 255).astype(np.uint8)).read_bytes()
     contents = {
-        "truncated.nii.gz": (whole[: len(whole) // 2], "damaged or incomplete"),
-        "truncated.nii": (gzip.decompress(whole)[:2000], "damaged or incomplete"),
+        "truncated.nii.gz": (whole[: len(whole) // 2], "damaged, or not an image"),
+        "truncated.nii": (gzip.decompress(whole)[:2000], "damaged, or not an image"),
         "cut-header.nii.gz": (whole[:100], "not an image"),
         "empty.nii.gz": (b"", "not an image"),
         "header.nii": (bytes(header), "not an image"),
         "text.nii": (b"hello" * 200, "not an image"),
-        "notes.txt": (b"hello", "not an image"),
-        "cut.png": (picture[: len(picture) // 2], "damaged or incomplete"),
-        "text.png": (b"hello", "not an image"),
+        "notes.txt": (b"hello", "images are read from NIfTI"),
+        "cut.png": (picture[: len(picture) // 2], "damaged, or not a picture"),
+        "text.png": (b"hello", "damaged, or not a picture"),
     }
     for name, (content, message) in contents.items():
         (tmp_path / name).write_bytes(content)

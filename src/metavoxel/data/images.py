@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Picture
-from PIL import UnidentifiedImageError
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.picture import is_picture, read_picture, read_picture_header
+from metavoxel.files.volume import read_header, read_voxels
 from metavoxel.files.writing import atomic_write
 from metavoxel.schema import Image
 
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
 _TOUCHED = 0.1  # share of a voxel's neighbourhood that a mask must cover to count
 _VOLUME = Image(shape=(1, 1, 1), spacing=(1, 1, 1))
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_WHOLE = 1e-3  # how far a label may be from a whole number: a file's scaling rounds
+_FLAT = 1e-3  # sine of the least angle between the axes of a 2D image, seen from above
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,27 +90,68 @@ def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
     path = Path(path)
     voxels, source = _load(path, _VOLUME)
     _check_values(voxels, path)
-    upright = nib.as_closest_canonical(nib.Nifti1Image(voxels[0], source.affine))
-    return np.asarray(upright.dataobj), Grid(upright.shape, np.asarray(upright.affine))
+    return _upright(voxels, source)
 
 
 def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
     """Which voxels (*grid) of the variable's grid a mask on the grid of `scan`'s file touches.
 
-    Every value but 0 counts. Raises MetaVoxelError if the mask lies on another grid.
+    Every label but 0 counts. Raises MetaVoxelError if the mask lies on another grid, leaves
+    nothing to go by, or is none (see `marked`).
     """
     path = Path(path)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise MetaVoxelError(f"{path}: JPEG blurs the edges of a mask. Save it as PNG.")
     voxels, source = _load(path, variable.model_copy(update={"channels": 1}))
-    here, there = source, scan.source
-    if here.shape != there.shape or not np.allclose(here.affine, there.affine, atol=1e-3):
+    _check_same_grid(path, source, scan.source)
+    found = marked(voxels[0], path)
+    if found.all():
         raise MetaVoxelError(
-            f"{path}: the mask does not lie on the scan's grid (shape {list(here.shape)}; the scan "
-            f"has {list(there.shape)}, or another affine). Resample it to the scan."
+            f"{path}: every voxel is marked, so that nothing of the image is left to go by. Mark "
+            "only what is to be filled."
         )
-    if not voxels.any():
-        raise MetaVoxelError(f"{path}: every voxel is 0. Mark what is to be filled with 1.")
-    touched = resample((voxels[0] != 0).astype(np.float32), source, scan.grid)
-    return touched > _TOUCHED
+    touched = resample(found.astype(np.float32), source, scan.grid) > _TOUCHED
+    if not touched.any():
+        raise MetaVoxelError(
+            f"{path}: nothing of what it marks lies on the model's grid, or all of it is much "
+            "smaller than a voxel there. Mark more."
+        )
+    return touched
+
+
+def read_volume_mask(path: Path, grid: Grid) -> np.ndarray:
+    """Which voxels of a scan that `read_volume` gave with `grid` a mask marks (bool, canonical).
+
+    Raises MetaVoxelError as `read_mask`.
+    """
+    path = Path(path)
+    voxels, there = _upright(*_load(path, _VOLUME))
+    _check_same_grid(path, there, grid)
+    return marked(voxels, path)
+
+
+def marked(mask: np.ndarray, name: Path | str) -> np.ndarray:
+    """Which voxels a mask marks, whatever its labels (bool).
+
+    Raises MetaVoxelError, naming the mask, if it marks nothing, or if its values are no labels:
+    NaN, negative, or fractions, as probabilities are.
+    """
+    _check_finite(mask, name)
+    if not mask.any():
+        raise MetaVoxelError(f"{name}: every voxel is 0. Mark what is meant with 1.")
+    if mask.min() < 0:
+        raise MetaVoxelError(
+            f"{name}: the mask holds {mask.min():g}, and what lies below 0 says neither inside nor "
+            "outside. Write 0 outside and 1 inside."
+        )
+    fraction = np.abs(mask - np.round(mask))
+    if fraction.max() > _WHOLE:
+        value = float(mask.flat[fraction.argmax()])
+        raise MetaVoxelError(
+            f"{name}: the mask holds {value:.3g}, which is no label, as if it were a probability. "
+            "Threshold it: write 0 outside and 1 inside."
+        )
+    return mask > 0.5
 
 
 def model_grid(source: Grid, variable: Image) -> Grid:
@@ -129,13 +168,24 @@ def model_grid(source: Grid, variable: Image) -> Grid:
 
 
 def read_source(path: Path, variable: Image) -> Grid:
-    """Where the voxels of a readable file lie, in its own orientation, without reading them."""
-    path = Path(path)
-    if _is_picture(path):
-        with Picture.open(path) as picture:
-            return Grid((picture.height, picture.width), np.eye(4))
-    image: Any = nib.load(path)  # type: ignore[arg-type]
-    return Grid(tuple(image.shape[: variable.spatial_dims]), np.asarray(image.affine))
+    """Where the voxels of a file lie, in its own orientation, without reading them.
+
+    Raises MetaVoxelError naming the file, also if it cannot be an image of the variable.
+    """
+    path, dims = Path(path), variable.spatial_dims
+    if is_picture(path):
+        header = read_picture_header(path)
+        shape = header.shape if variable.channels == 1 else (*header.shape, header.channels)
+        _check_axes(shape, path, variable)
+        return Grid(header.shape, np.eye(4))
+    volume = read_header(path)
+    _check_axes(volume.shape, path, variable)
+    if dims == 2 and abs(np.linalg.det(volume.affine[:2, :2] / volume.spacing[:2])) < _FLAT:
+        raise MetaVoxelError(
+            f"{path}: the affine does not say where the 2D voxels lie: the slice is not axial. "
+            "Save it with the affine of an axial slice."
+        )
+    return Grid(volume.shape[:dims], volume.affine)
 
 
 def to_source(array: np.ndarray, grid: Grid, source: Grid) -> np.ndarray:
@@ -162,97 +212,78 @@ def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
             voxels = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
             if voxels.ndim == 2:
                 voxels = voxels[..., None]
-            nib.save(nib.Nifti1Image(voxels.astype(np.float32), grid.affine), temporary)
+            image = nib.Nifti1Image(voxels.astype(np.float32), grid.affine)
+            image.header.set_xyzt_units("mm", "sec")
+            nib.save(image, temporary)
 
 
 def _load(path: Path, variable: Image) -> tuple[np.ndarray, Grid]:
-    """Voxels (channels, *shape) as float32 and where they lie."""
-    if not path.exists():
-        raise MetaVoxelError(f"{path}: there is no such file. Check the path.")
-    if path.is_dir():
-        raise MetaVoxelError(f"{path}: this is a folder; give an image file (.nii.gz, .nii, .png).")
-    picture = _is_picture(path)
-    try:
-        voxels, affine = _load_picture(path) if picture else _load_nifti(path)
-    except (ImageFileError, HeaderDataError, UnidentifiedImageError):
-        raise MetaVoxelError(
-            f"{path}: this is not an image that can be read. Give NIfTI (.nii.gz, .nii) or PNG."
-        ) from None
-    except (EOFError, OSError, SyntaxError, ValueError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MetaVoxelError(
-            f"{path}: the file is damaged or incomplete ({reason}). Copy it again from its source."
-        ) from None
-    if picture and variable.channels == 1 and voxels.ndim == 3:
-        voxels = voxels.mean(-1)  # grey
-    _check_affine(affine, path, variable.spatial_dims)
-    return _as_channels(voxels, affine, path, variable)
+    """Voxels (channels, *shape) as float32 and where they lie.
+
+    What the header says is held against the variable before a voxel is read.
+    """
+    source = read_source(path, variable)
+    if is_picture(path):
+        voxels = read_picture(path)
+        if variable.channels == 1 and voxels.ndim == 3:
+            voxels = voxels.mean(-1)  # grey
+    else:
+        voxels, _ = read_voxels(path)
+    if variable.channels == 1:
+        return voxels.reshape(1, *source.shape), source
+    return np.moveaxis(voxels.reshape(*source.shape, variable.channels), -1, 0), source
 
 
-def _load_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with Picture.open(path) as picture:
-        if "A" in picture.getbands() or "transparency" in picture.info:
-            whole = picture.convert("RGBA")  # what shows through is black, as air is
-            picture = Picture.alpha_composite(Picture.new("RGBA", whole.size, "black"), whole)
-        kept = picture if picture.mode in ("L", "I", "I;16", "F", "RGB") else picture.convert("RGB")
-        return np.asarray(kept, dtype=np.float32), np.eye(4)
-
-
-def _load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image: Any = nib.load(path)  # type: ignore[arg-type]
-    if np.dtype(image.get_data_dtype()).kind not in "biuf":
-        raise MetaVoxelError(
-            f"{path}: the voxels are of type {image.get_data_dtype()}, not numbers. Save one real "
-            "number per voxel."
-        )
-    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)
-
-
-def _check_affine(affine: np.ndarray, path: Path, dims: int) -> None:
-    in_plane = affine[:dims, :dims]
-    if not np.isfinite(affine).all() or abs(np.linalg.det(in_plane)) < 1e-9:
-        raise MetaVoxelError(
-            f"{path}: the affine does not say where the {dims}D voxels lie. Repair the header."
-        )
-
-
-def _as_channels(
-    voxels: np.ndarray, affine: np.ndarray, path: Path, variable: Image
-) -> tuple[np.ndarray, Grid]:
+def _check_axes(shape: Sequence[int], path: Path, variable: Image) -> None:
+    """Raise MetaVoxelError unless an image of a shape, channels last, is one of the variable's."""
     dims, channels = variable.spatial_dims, variable.channels
-    while voxels.ndim > dims and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    flat = dims == 3 and (voxels.ndim < 3 or 1 in voxels.shape[:3] or _is_picture(path))
-    if not flat and voxels.ndim == dims and channels == 1:
-        return voxels[None], Grid(voxels.shape, affine)
-    if not flat and voxels.ndim == dims + 1 and voxels.shape[-1] == channels:
-        return np.moveaxis(voxels, -1, 0), Grid(voxels.shape[:-1], affine)
-    shape, wanted = "x".join(map(str, voxels.shape)), f"{dims}D with {channels} channel(s)"
+    while len(shape) > dims and shape[-1] == 1:
+        shape = shape[:-1]
+    flat = dims == 3 and (len(shape) < 3 or 1 in shape[:3] or is_picture(path))
+    if not flat and len(shape) == dims and channels == 1:
+        return
+    if not flat and len(shape) == dims + 1 and shape[-1] == channels:
+        return
+    told, wanted = "x".join(map(str, shape)), f"{dims}D with {channels} channel(s)"
     if flat:
-        raise MetaVoxelError(f"{path}: this is a 2D image ({shape}); wanted is {wanted}.")
-    if voxels.ndim == dims + 1:
+        raise MetaVoxelError(f"{path}: this is a 2D image ({told}); wanted is {wanted}.")
+    if len(shape) == dims + 1:
         part = "volume" if dims == 3 else "slice"
         raise MetaVoxelError(
-            f"{path}: the image has {voxels.ndim} axes, the last of length {voxels.shape[-1]}; "
+            f"{path}: the image has {len(shape)} axes, the last of length {shape[-1]}; "
             f"wanted is {wanted}. Pick one {part} and save it alone."
         )
     raise MetaVoxelError(
-        f"{path}: the image is {shape}; wanted is {wanted}. Give another image, or correct the "
+        f"{path}: the image is {told}; wanted is {wanted}. Give another image, or correct the "
         "schema."
     )
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES
+def _upright(voxels: np.ndarray, source: Grid) -> tuple[np.ndarray, Grid]:
+    """The first channel of a volume in canonical orientation (RAS)."""
+    image = nib.as_closest_canonical(nib.Nifti1Image(voxels[0], source.affine))
+    return np.asarray(image.dataobj), Grid(image.shape, np.asarray(image.affine))
+
+
+def _check_same_grid(path: Path, mask: Grid, scan: Grid) -> None:
+    if mask.shape != scan.shape or not np.allclose(mask.affine, scan.affine, atol=1e-3):
+        raise MetaVoxelError(
+            f"{path}: the mask does not lie on the scan's grid (shape {list(mask.shape)}; the scan "
+            f"has {list(scan.shape)}, or another affine). Resample it to the scan."
+        )
+
+
+def _check_finite(voxels: np.ndarray, name: Path | str) -> None:
+    count = int((~np.isfinite(voxels)).sum())
+    if count:
+        raise MetaVoxelError(
+            f"{name}: {count} voxels are NaN or infinite. Repair the image (for example set them "
+            "to 0) and try again."
+        )
 
 
 def _check_values(voxels: np.ndarray, path: Path) -> None:
-    if not np.isfinite(voxels).all():
-        count = int((~np.isfinite(voxels)).sum())
-        raise MetaVoxelError(
-            f"{path}: {count} voxels are NaN or infinite. Repair the image (for example set them "
-            "to 0) and try again."
-        )
+    _check_finite(voxels, path)
     if not voxels.any():
         raise MetaVoxelError(f"{path}: every voxel is 0. Check how the image was made.")
     if voxels.min() == voxels.max():
