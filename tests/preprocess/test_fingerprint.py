@@ -18,13 +18,8 @@ from metavoxel.preprocess.fingerprint import (
     TOO_FAR,
     TOO_FAR_TOGETHER,
     Fingerprint,
-    declared,
     fit_fingerprint,
-    mismatch,
-    other_versions,
-    recipe_of,
 )
-from metavoxel.preprocess.recipe import Recipe
 from metavoxel.schema import Image, parse_schema
 
 BRAIN = Image(shape=(40, 48, 40), spacing=(4, 4, 4))
@@ -188,66 +183,3 @@ def test_real_brains_look_alike_and_raw_or_mirrored_ones_do_not(tmp_path: Path) 
         assert told.oddity(read_scan(raw, kind)) is not None
         scan = read_scan(path, kind)
         assert told.oddity(replace(scan, array=scan.array[:, ::-1])) is not None
-
-
-def told(**settings: object) -> dict[str, object]:
-    declaration = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": "1"}}  # type: ignore[arg-type]
-    return {"Name": "metavoxel preprocess", "Description": "words", "Recipe": declaration}
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"resolution": 4}, "resolution 4.0, not 2.0"),
-        ({"skull_strip": "none"}, "skull_strip none, not deepbet"),
-        ({"bias_correction": "none"}, "bias_correction none, not n4"),
-        ({"brightest": 98}, "brightest 98.0, not 99.5"),
-    ],
-)
-def test_the_setting_that_differs_is_named(settings: dict[str, object], words: str) -> None:
-    found = mismatch(told(**settings), told())
-    assert found is not None
-    assert words in found
-    assert mismatch(told(**settings), told(**settings)) is None
-
-
-def test_another_template_is_a_setting_that_differs() -> None:
-    other = told()
-    other["Recipe"]["settings"]["template"] = "MNI305"  # type: ignore[index]
-    found = mismatch(other, told())
-    assert found is not None
-    assert f"template MNI305, not {Recipe().template}" in found
-
-
-def test_another_tool_is_a_mismatch_and_another_version_is_not() -> None:
-    foreign = {"Name": "fMRIPrep", "Description": "words"}
-    found = mismatch(foreign, told())
-    assert found is not None
-    assert '"fMRIPrep", not by "metavoxel preprocess"' in found
-    newer = told()
-    newer["Recipe"]["tools"] = {"ants": "2"}  # type: ignore[index]
-    assert mismatch(newer, told()) is None
-    assert other_versions(newer, told()) == ["ants 2, not 1"]
-
-
-def test_a_foreign_preparation_is_compared_by_its_description() -> None:
-    a, b = ({"Name": "lab", "Description": words} for words in ("N4, BET", "BET"))
-    assert mismatch(a, a) is None
-    assert "N4, BET" in str(mismatch(a, b))
-
-
-def test_the_nearest_description_counts(tmp_path: Path) -> None:
-    inner = tmp_path / "derivatives" / "brain" / "sub-01" / "anat"
-    inner.mkdir(parents=True)
-    (tmp_path / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "raw"}]}')
-    assert declared(inner / "scan.nii.gz") == {"Name": "raw"}
-    described = tmp_path / "derivatives" / "brain" / "dataset_description.json"
-    described.write_text('{"GeneratedBy": [{"Name": "brain"}]}')
-    assert declared(inner / "scan.nii.gz") == {"Name": "brain"}
-    described.write_text("not json")
-    assert declared(inner / "scan.nii.gz") is None
-
-
-def test_a_declared_recipe_can_be_followed() -> None:
-    assert recipe_of(told(resolution=4)) == Recipe(resolution=4)
-    assert recipe_of({"Name": "lab"}) is None

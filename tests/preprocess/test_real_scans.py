@@ -17,13 +17,13 @@ import torch
 
 from conftest import raw
 from folders import AGE, SEX, real
+from metavoxel.data.description import generated_by
 from metavoxel.data.images import read_volume, resample
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_folder import save_model
 from metavoxel.preprocess.derivative import read_status
 from metavoxel.preprocess.dicom import from_dicom
-from metavoxel.preprocess.fingerprint import declared
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import parse_schema
 from raw_scans import brain_of, metavoxel, moved, run, sidecar_of, voxels, write_series
@@ -137,7 +137,7 @@ def model(heads: Heads, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for parameter in network.parameters():  # the layers that start at 0, too
         torch.nn.init.normal_(parameter, std=0.2)
-    told = json.dumps(Preparation(declared(heads.out / "any")).to_json())
+    told = json.dumps(Preparation(generated_by(heads.out)).to_json())
     folder = tmp_path_factory.mktemp("model") / "model"
     save_model(network, folder, {"preprocessing.json": told})
     return folder

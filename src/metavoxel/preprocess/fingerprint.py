@@ -1,19 +1,14 @@
-"""Whether a scan was prepared like a model's training scans.
+"""Whether a scan looks as if it was prepared like a model's training scans.
 
-Two lines of defence. What is declared: the recipe in dataset_description.json, compared setting by
-setting. What is seen: a few statistics of the image on the model's grid, each against its spread
-over the training scans.
+The second line of defence, behind what is declared (metavoxel.preprocess.declaration): a few
+statistics of the image on the model's grid, each against its spread over the training scans.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -23,7 +18,6 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
 from metavoxel.data.images import Grid, Scan, resample
-from metavoxel.preprocess.recipe import Recipe
 
 _FOREGROUND = 0.1  # of the brightest: above the rim that interpolation leaves
 _COARSE_MM = 8.0  # the mean image is kept this coarse: it shows a cohort, nobody in it
@@ -222,53 +216,3 @@ def _likeness(picture: np.ndarray, mean_image: np.ndarray) -> float:
 
 def _spacing(scan: Scan) -> np.ndarray:
     return np.diag(scan.grid.affine)[: scan.array.ndim - 1]
-
-
-def declared(path: Path) -> dict[str, Any] | None:
-    """What the dataset of a file declares about its preparation; None if nothing does.
-
-    The `GeneratedBy` of the nearest dataset_description.json above it.
-    """
-    for folder in path.absolute().parents:
-        described = folder / "dataset_description.json"
-        if described.is_file():
-            with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
-                return dict(json.loads(described.read_text())["GeneratedBy"][0])
-            return None
-    return None
-
-
-def mismatch(scan: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
-    """How two declarations differ, in words; None if they agree, as far as they say.
-
-    Versions of tools are no mismatch; see `other_versions`.
-    """
-    if scan.get("Name") != model.get("Name"):
-        return f'it was prepared by "{scan.get("Name")}", not by "{model.get("Name")}"'
-    if "Recipe" not in scan or "Recipe" not in model:
-        if scan.get("Description") == model.get("Description"):
-            return None
-        return f'its preparation is another: "{scan.get("Description")}"'
-    theirs, ours = scan["Recipe"]["settings"], model["Recipe"]["settings"]
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
-            return f"it was prepared with {name} {theirs.get(name)}, not {ours.get(name)}"
-    return None
-
-
-def other_versions(scan: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """The tools of which two declared recipes used different versions, in words."""
-    theirs, ours = (d.get("Recipe", {}).get("tools", {}) for d in (scan, model))
-    names = sorted({*theirs, *ours})
-    return [
-        f"{name} {theirs.get(name)}, not {ours.get(name)}"
-        for name in names
-        if theirs.get(name) != ours.get(name)
-    ]
-
-
-def recipe_of(declaration: Mapping[str, Any]) -> Recipe | None:
-    """The recipe that a declaration names, to prepare another scan alike; None if it names none."""
-    with contextlib.suppress(KeyError, ValueError):
-        return Recipe.model_validate(declaration["Recipe"]["settings"])
-    return None

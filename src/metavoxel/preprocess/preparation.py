@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metavoxel.data.description import Pipeline, declarations
 from metavoxel.data.images import Scan
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
-from metavoxel.preprocess.fingerprint import (
-    Fingerprint,
-    declared,
-    mismatch,
-    other_versions,
-    recipe_of,
-)
+from metavoxel.preprocess.declaration import mismatch, other_versions, recipe_of
+from metavoxel.preprocess.fingerprint import Fingerprint
 from metavoxel.preprocess.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What the training dataset declared, and how its images look, by variable."""
+    """The pipelines that the training dataset declared, and how its images look, by variable."""
 
-    declared: Mapping[str, Any] | None = None
+    declared: Sequence[Pipeline] = ()
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preparation:
-        """From preprocessing.json; a model without these entries checks nothing."""
+        """From preprocessing.json; a model without these entries checks nothing.
+
+        Models of before kept the first pipeline alone, as an object.
+        """
         prints = {v: Fingerprint(**x) for v, x in data.get("fingerprints", {}).items()}
-        return cls(data.get("declared"), prints)
+        told = data.get("declared") or ()
+        return cls((told,) if isinstance(told, Mapping) else tuple(told), prints)
 
     def to_json(self) -> dict[str, Any]:
         prints = {v: asdict(x) for v, x in self.fingerprints.items()}
-        return {"declared": self.declared, "fingerprints": prints}
+        return {"declared": [dict(p) for p in self.declared], "fingerprints": prints}
 
     def check(self, name: str, path: Path, scan: Scan) -> None:
         """Refuse a scan that declares another preparation; warn of one that looks odd.
 
-        Raises MetaVoxelError naming the setting that differs. Warns (MetaVoxelWarning) where the
-        tools are of other versions, and where the scan looks unlike the training scans, whatever
-        is declared of it.
+        Raises MetaVoxelError naming what differs, or the declaration that cannot be read. Warns
+        (MetaVoxelWarning) where the tools are of other versions, and where the scan looks unlike
+        the training scans, whatever is declared of it.
         """
-        told = declared(path)
-        if told is not None and self.declared is not None:
-            difference = mismatch(told, self.declared)
+        for told in declarations(path):
+            difference = mismatch(told, self.declared) if self.declared else None
             if difference is not None:
                 raise MetaVoxelError(
                     f"{path}: {difference}, as this model's training scans were. {self._advice()}"
                 )
-            for other in other_versions(told, self.declared):
+            for other in other_versions(told, self.declared) if self.declared else ():
                 _warn(f"{path}: it was prepared with {other}, as this model's training scans were.")
         odd = self.fingerprints[name].oddity(scan) if name in self.fingerprints else None
         if odd is not None:
@@ -62,7 +61,7 @@ class Preparation:
 
     def recipe(self) -> Recipe:
         """The recipe to prepare a raw scan by. Raises MetaVoxelError if none was declared."""
-        recipe = recipe_of(self.declared or {})
+        recipe = recipe_of(self.declared)
         if recipe is None:
             raise MetaVoxelError(
                 "This model's training scans do not say how they were prepared, so that a raw scan "
@@ -71,7 +70,7 @@ class Preparation:
         return recipe
 
     def _advice(self) -> str:
-        recipe = recipe_of(self.declared or {})
+        recipe = recipe_of(self.declared)
         if recipe is None:
             return "Prepare it alike, or go on with --any-preparation."
         return "Ask with the raw scan and --preprocess, or go on with --any-preparation."

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from metavoxel.data.bids import Cohort
+from metavoxel.data.description import declarations
 from metavoxel.data.images import Scan, as_scan
-from metavoxel.preprocess.fingerprint import declared, fit_fingerprint
+from metavoxel.preprocess.fingerprint import fit_fingerprint
 from metavoxel.preprocess.preparation import Preparation
 
 _SCANS = 1000  # at most: more would not change a mean and a standard deviation
@@ -19,13 +20,14 @@ _FEWEST = 10  # with fewer there is no spread to speak of
 
 def fit_preparation(cohort: Cohort, volumes: Mapping[str, Tensor]) -> Preparation:
     """The preparation of a training cohort; volumes (N, C, *grid) uint8 by variable."""
+    told = next(iter(declarations(cohort.root / "any")), ())
     prints = {}
     for v in cohort.schema.images:
         rows = [i for i, record in enumerate(cohort.records) if v in record.values]
         if len(rows) >= _FEWEST:
             chosen = rows[:: -(-len(rows) // _SCANS)]
             prints[v] = fit_fingerprint(_scans(cohort, v, volumes[v], chosen))
-    return Preparation(declared(cohort.root / "any"), prints)
+    return Preparation(told, prints)
 
 
 def _scans(cohort: Cohort, name: str, volumes: Tensor, rows: list[int]) -> Iterator[Scan]:
