@@ -104,7 +104,7 @@ def test_a_tile_is_a_picture_of_pixels_of_at_least_2_mm_with_its_outline(resolut
 def test_a_scan_on_another_grid_and_a_mask_on_another_are_refused(tmp_path: Path) -> None:
     brain = write_nifti(tmp_path / "b.nii.gz", np.ones((8, 8, 8), np.float32) * np.arange(8))
     other = write_nifti(tmp_path / "m.nii.gz", np.ones((8, 8, 9), np.float32) * np.arange(9))
-    with pytest.raises(MetaVoxelError, match="does not lie on the brain's grid"):
+    with pytest.raises(MetaVoxelError, match="does not lie on the scan's grid"):
         read_brain(brain, other)
     voxels, mask, grid = read_brain(brain, brain)
     with pytest.raises(MetaVoxelError, match="does not lie on the template's grid"):

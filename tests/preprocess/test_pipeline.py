@@ -71,15 +71,30 @@ def test_neither_storage_nor_a_superfluous_stripper_changes_a_brain(
     nib.save(image.as_reoriented(turn), tmp_path / "psr.nii")
     again = prepare(tmp_path / "psr.nii", Recipe(skull_strip="deepbet"), tmp_path / "rigid.txt")
     assert again.notes == ("already stripped: what is not 0 is taken for the brain",)
-    # The header's float32 rounds another origin, and the optimiser takes other steps from there.
-    np.testing.assert_allclose(again.brain, prepared.brain, atol=0.02)
-    assert (again.mask != prepared.mask).mean() < 1e-4
+    np.testing.assert_array_equal(again.brain, prepared.brain)
+    np.testing.assert_array_equal(again.mask, prepared.mask)
 
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register at 4 mm, eight times as fast, where a test does not ask how well."""
     monkeypatch.setattr("metavoxel.preprocess.pipeline.REGISTERED_MM", 4.0)
+
+
+@pytest.mark.usefixtures("coarse")
+def test_where_the_origin_lies_changes_no_voxel(scan: Path, tmp_path: Path) -> None:
+    """Not one bit; the saved transform leads to where the header puts the scan."""
+    first = prepare(scan, STRIPPED, tmp_path / "here.txt")
+    here = read_rigid(tmp_path / "here.txt") @ CORNERS
+    voxels, grid = read_volume(scan)
+    for shift in ((300, -500, 900), (12.345, 0.001, -7.7)):
+        away = moved((0, 0, 0), shift)
+        path = write_nifti(tmp_path / "away.nii.gz", voxels, away @ grid.affine)
+        again = prepare(path, STRIPPED, tmp_path / "there.txt")
+        np.testing.assert_array_equal(again.brain, first.brain)
+        np.testing.assert_array_equal(again.mask, first.mask)
+        there = read_rigid(tmp_path / "there.txt") @ CORNERS
+        np.testing.assert_allclose(there, away @ here, atol=1e-3)
 
 
 @pytest.mark.usefixtures("coarse")
@@ -143,5 +158,14 @@ def test_an_affine_that_shears(scan: Path, tmp_path: Path) -> None:
 
 
 def test_a_scan_too_large_for_memory(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metavoxel.preprocess.pipeline._MOST_VOXELS", 1000)
-    refused(scan, STRIPPED, "million voxels are too many")
+    monkeypatch.setenv("METAVOXEL_MOST_VOXELS", "1000")
+    refused(scan, STRIPPED, "at most 1,000 are read.*METAVOXEL_MOST_VOXELS")
+
+
+@pytest.mark.parametrize("outside", [np.nan, -1, 0.2])
+def test_a_mask_that_is_none_is_refused(outside: float, scan: Path, tmp_path: Path) -> None:
+    voxels, grid = read_volume(scan)
+    mask = np.where(voxels > 0, 1, outside).astype(np.float32)
+    path = write_nifti(tmp_path / "mask.nii.gz", mask, grid.affine)
+    recipe = Recipe(skull_strip="mask", bias_correction="none")
+    refused(scan, recipe, r"mask\.nii\.gz: .*(NaN|holds -1|holds 0\.2)", mask=path)

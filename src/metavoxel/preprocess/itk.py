@@ -13,6 +13,7 @@ import numpy as np
 
 from metavoxel.data.images import Grid
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.wall import reading
 from metavoxel.preprocess.tools import missing
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts left and posterior, NIfTI right and anterior
@@ -36,13 +37,11 @@ def corrected(head: np.ndarray, grid: Grid) -> np.ndarray:
         return ants.n4_bias_field_correction(as_ants(ants, head, grid)).numpy()
 
 
-def rigid(
-    moving: np.ndarray, grid: Grid, fixed: np.ndarray, space: Grid, saved: Path
-) -> np.ndarray:
+def rigid(moving: np.ndarray, grid: Grid, fixed: np.ndarray, space: Grid) -> np.ndarray:
     """Where each point of the fixed image lies in the moving one: (4, 4), millimetres, RAS.
 
-    Rotation and translation that maximise mutual information. The transform is also written to
-    `saved` as ITK's text, which antsApplyTransforms reads.
+    Rotation and translation that maximise mutual information. The optimiser's steps depend on the
+    digits of the grids' origins: move the scan to the template first, wherever its header puts it.
     """
     with _same_bits() as ants:
         result = ants.registration(
@@ -53,17 +52,33 @@ def rigid(
         )
         written = [Path(p) for p in {*result["fwdtransforms"], *result["invtransforms"]}]
         try:
-            ants.write_transform(ants.read_transform(result["fwdtransforms"][0]), str(saved))
+            found = _matrix(ants.read_transform(result["fwdtransforms"][0], precision="double"))
         finally:
             for path in written:
                 path.unlink(missing_ok=True)
-    return read_rigid(saved)
+    return _LPS @ found @ _LPS
+
+
+def write_rigid(transform: np.ndarray, path: Path) -> None:
+    """Write what `rigid` gave as ITK's text, which antsApplyTransforms reads."""
+    matrix = _LPS @ transform @ _LPS
+    parameters = " ".join(f"{x:.17g}" for x in (*matrix[:3, :3].ravel(), *matrix[:3, 3]))
+    path.write_text(
+        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+        f"Parameters: {parameters}\nFixedParameters: 0 0 0\n"
+    )
 
 
 def read_rigid(path: Path) -> np.ndarray:
-    """What `rigid` saved: where each point of the fixed image lies in the moving one, RAS mm."""
-    with _same_bits() as ants:
-        return _LPS @ _matrix(ants.read_transform(str(path))) @ _LPS
+    """What `write_rigid` wrote: where each point of the fixed image lies in the moving one.
+
+    Raises MetaVoxelError.
+    """
+    with (
+        reading(path, "a transform as ITK writes it", "Prepare the scan again."),
+        _same_bits() as a,
+    ):
+        return _LPS @ _matrix(a.read_transform(str(path), precision="double")) @ _LPS
 
 
 def _matrix(transform: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ from contourpy import LineType, contour_generator
 from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
 
-from metavoxel.data.images import Grid, read_volume, resample
+from metavoxel.data.images import Grid, read_volume, read_volume_mask, resample
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.template import template_brain, template_grid, template_mask
 
@@ -66,12 +66,7 @@ class Window:
 def read_brain(brain: Path, mask: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
     """A prepared brain and its mask on one grid. Raises MetaVoxelError naming the file."""
     voxels, grid = read_volume(brain)
-    found, there = read_volume(mask)
-    if there.shape != grid.shape or not np.allclose(there.affine, grid.affine, atol=1e-3):
-        raise MetaVoxelError(
-            f"{mask}: the mask does not lie on the brain's grid. Prepare it again."
-        )
-    return voxels, found > 0.5, grid
+    return voxels, read_volume_mask(mask, grid), grid
 
 
 def voxel_at(grid: Grid, millimetres: Sequence[float] = CENTRE) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from metavoxel.data.images import Grid, read_volume, resample
 from metavoxel.errors import MetaVoxelError
-from metavoxel.preprocess.itk import corrected, rigid
+from metavoxel.preprocess.itk import corrected, rigid, write_rigid
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.preprocess.strip import (
     STRIPPERS,
@@ -34,7 +34,6 @@ _LEAST_INSIDE = 0.85
 # have 0.41 to 0.53; bottles of 60 to 80 mm, uniform, noisy or striped, 0.13 to 0.30.
 _LEAST_LIKENESS = 0.34
 _SHADES = 16
-_MOST_VOXELS = 2**27  # 512 x 512 x 512; above that a worker would need more than 8 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +61,9 @@ def prepare(
     recipe takes a given mask. Raises MetaVoxelError, naming the scan, if it cannot be read or what
     comes out is no brain.
     """
-    head, grid = read_volume(scan)
-    if head.size > _MOST_VOXELS:
-        raise MetaVoxelError(f"{scan}: {head.size / 1e6:.0f} million voxels are too many.")
-    head = head.clip(0)
-    stripper, notes = _stripper(head, grid, recipe, mask)
+    head, there = read_volume(scan)
+    head, grid = head.clip(0), _centred(there)
+    stripper, notes = _stripper(head, there, recipe, mask)
     try:
         if recipe.bias_correction == "n4":
             head = corrected(head, grid).clip(0)
@@ -75,21 +72,38 @@ def prepare(
         brain = np.where(found, head, 0)
         space = template_grid(REGISTERED_MM)
         fixed = resample(*baseline, space) if baseline else template_brain(REGISTERED_MM)
-        there = rigid(brain, grid, fixed, space, transform)
-        moved = Grid(grid.shape, np.linalg.inv(there) @ grid.affine)
+        to_scan = rigid(brain, grid, fixed, space)
+        write_rigid(_shift(there.centre - grid.centre) @ to_scan, transform)
+        moved = Grid(grid.shape, np.linalg.inv(to_scan) @ grid.affine)
         out = _placed(brain, found, moved, recipe, notes)
     except MetaVoxelError as error:
         raise MetaVoxelError(f"{scan}: {error}") from error
     return out
 
 
+def _centred(grid: Grid) -> Grid:
+    """A scan's grid with its middle in the template's: the same bits wherever its origin was."""
+    affine = grid.affine.copy()
+    affine[:3, 3] = 0
+    at_zero = Grid(grid.shape, affine)
+    affine = _shift(template_grid(REGISTERED_MM).centre - at_zero.centre) @ affine
+    return Grid(grid.shape, affine)
+
+
+def _shift(millimetres: np.ndarray) -> np.ndarray:
+    """The translation (4, 4) by so many millimetres."""
+    out = np.eye(4)
+    out[:3, 3] = millimetres
+    return out
+
+
 def _stripper(
-    head: np.ndarray, grid: Grid, recipe: Recipe, mask: Path | None
+    head: np.ndarray, there: Grid, recipe: Recipe, mask: Path | None
 ) -> tuple[Stripper, tuple[str, ...]]:
     """What finds the brain in this scan, and what there is to say about the choice."""
     if recipe.skull_strip == "mask":
-        return GivenMask(mask), ()
-    if recipe.skull_strip != "none" and is_stripped(head, grid):
+        return GivenMask(mask, there), ()
+    if recipe.skull_strip != "none" and is_stripped(head, there):
         return AlreadyStripped(), ("already stripped: what is not 0 is taken for the brain",)
     return STRIPPERS[recipe.skull_strip](), ()
 

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from metavoxel.data.images import Grid, read_volume
+from metavoxel.data.images import Grid, read_volume_mask
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.tools import missing, tool_version
 
@@ -93,7 +93,10 @@ class Command:
             if run.returncode or not mask.is_file():
                 reason = (run.stderr or run.stdout).strip().splitlines()[-1:] or ["no reason given"]
                 raise MetaVoxelError(f"{self.program} failed: {reason[0]}")
-            return _on_grid_of(mask, grid)
+            try:
+                return read_volume_mask(mask, grid)
+            except MetaVoxelError as error:
+                raise MetaVoxelError(f"{self.program} gave no mask. {error}") from None
 
     def _path(self) -> str:
         path = shutil.which(self.program)
@@ -115,10 +118,10 @@ class AlreadyStripped:
 
 
 class GivenMask:
-    """A mask on the scan's grid that somebody has made before."""
+    """A mask that somebody has made before, on the grid of the scan's file, `there`."""
 
-    def __init__(self, path: Path | None = None):
-        self.path = path
+    def __init__(self, path: Path | None = None, there: Grid | None = None):
+        self.path, self.there = path, there
 
     def tools(self) -> dict[str, str]:
         return {}
@@ -126,7 +129,7 @@ class GivenMask:
     def brain(self, head: np.ndarray, grid: Grid) -> np.ndarray:
         if self.path is None:
             raise MetaVoxelError("no mask was given. Name the folder of the masks with --masks.")
-        return _on_grid_of(self.path, grid)
+        return read_volume_mask(self.path, self.there or grid)
 
 
 def _hd_bet() -> Stripper:
@@ -174,13 +177,3 @@ def is_stripped(head: np.ndarray, grid: Grid) -> bool:
     foreground = head > 0
     millilitres = foreground.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
     return bool(foreground.mean() < 0.5 and millilitres < _LARGEST_BRAIN_ML)
-
-
-def _on_grid_of(path: Path, grid: Grid) -> np.ndarray:
-    """A mask's voxels, bool. Raises MetaVoxelError if it lies elsewhere than the scan."""
-    mask, there = read_volume(path)
-    if there.shape != grid.shape or not np.allclose(there.affine, grid.affine, atol=1e-3):
-        raise MetaVoxelError(
-            f"{path}: the mask does not lie on the scan's grid. Resample it to the scan."
-        )
-    return mask > 0
