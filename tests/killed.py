@@ -11,7 +11,7 @@ from pathlib import Path
 _STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "ctypes.dlsym")
 
 
-def killed_at(step: int, work: Callable[[], None]) -> bool:
+def killed_at(step: int, work: Callable[[], object]) -> bool:
     """Fork, kill the child (SIGKILL) before step number `step`; whether it came to that."""
     child = os.fork()
     if child == 0:
@@ -26,14 +26,14 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def every_kill(work: Callable[[], None]) -> Iterator[int]:
-    """Kill the work at its first step, its second, ... until it comes to its end."""
-    for step in range(1, 500):
+def every_kill(work: Callable[[], object], every: int = 1) -> Iterator[int]:
+    """Kill the work at its first step, its second (or `every` so many) ... to its end."""
+    for step in range(1, 1000, every):
         if not killed_at(step, work):
             assert step > 3, "it was never killed"
             return
         yield step
-    raise AssertionError("it has more than 500 steps")
+    raise AssertionError("it has more than 1000 steps")
 
 
 def _count(step: int) -> None:

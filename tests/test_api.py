@@ -17,7 +17,7 @@ import metavoxel as mv
 from folders import blob, centroid, write_nifti
 from metavoxel.cli import main
 from metavoxel.data.images import read_scan
-from metavoxel.data.synthetic import write_samples
+from metavoxel.data.synthetic import samples_folder, write_samples
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference.selftest import selftest_failures, selftest_record
@@ -368,8 +368,12 @@ def test_samples_do_not_replace_what_is_not_theirs(model: mv.Model, tmp_path: Pa
     schema, out = model.schema, tmp_path / "out"
     answers = model.ask("age, sex", samples=2)
     for _ in range(2):  # earlier samples are replaced
-        write_samples(answers, schema, {}, out, "age, sex", 0)
+        with samples_folder(out) as folder:
+            write_samples(answers, schema, {}, folder, "age, sex", 0)
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(MetaVoxelError, match="not empty"):
-        write_samples(answers, schema, {}, out, "age, sex", 0)
+    with (
+        pytest.raises(MetaVoxelError, match=r"notes\.txt: metavoxel ask did not write this"),
+        samples_folder(out),
+    ):
+        pass
     assert (out / "notes.txt").read_text() == "mine"

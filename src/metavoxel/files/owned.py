@@ -159,8 +159,14 @@ class OwnedFolder:
         return sorted(found)
 
     def check_replaceable(self) -> None:
-        """Raise MetaVoxelError if the folder holds anything that is not listed, so that it cannot
-        be replaced as a whole."""
+        """Raise MetaVoxelError if the folder cannot be replaced as a whole: it holds something that
+        is not listed, or another folder cannot take its place."""
+        place = real_path(self.folder)
+        if place.is_mount() or not os.access(place.parent, os.W_OK | os.X_OK):
+            raise MetaVoxelError(
+                f"{self.folder} cannot be replaced by another folder (it is mounted, or the folder "
+                f"that it lies in may not be written). Choose one inside it: {self.folder}/new."
+            )
         found = self.strangers()
         if found:
             raise MetaVoxelError(

@@ -254,7 +254,8 @@ def locked(path: Path, busy: str, shared: bool = False, wait: bool = False) -> I
     finally:
         with contextlib.suppress(OSError):  # others share it, and take it away
             _lock(file, wait=False, shared=False)
-            if os.fstat(file).st_size == 0:
+            found = os.fstat(file)
+            if found.st_size == 0 and os.path.samestat(found, path.stat()):
                 path.unlink()
         os.close(file)
 
