@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from folders import AGE, schema, write_bids
+from killed import every_kill
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.quality import (
     Decision,
@@ -92,12 +93,144 @@ def test_raters_at_the_same_time_lose_no_line_and_tear_none(tmp_path: Path) -> N
     }
 
 
-def test_a_line_torn_by_a_power_failure_is_taken_off(tmp_path: Path) -> None:
+TORN = [
+    b"sub-02\tn/a\tsub-02_",
+    b"s",
+    b"sub-02\tn/a\tsub-02_T1w\tfail\tgr\xc3",
+    b"sub-02\tn/a\tsub-02_T1w\tfail\tn/a\tada\t\0\0\0\0",
+    b"\0" * 4096,
+]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_line_torn_by_a_power_failure_is_kept_beside_and_said(
+    tmp_path: Path, torn: bytes
+) -> None:
     path = tmp_path / "qc.tsv"
-    path.write_text(HEADER + line("sub-01_T1w", "pass") + "sub-02\tn/a\tsub-02_")
-    mend_decisions(tmp_path)
-    append_decision(tmp_path, decision("sub-03_T1w", "fail"))
+    path.write_bytes((HEADER + line("sub-01_T1w", "pass")).encode() + torn)
+    told = append_decision(tmp_path, decision("sub-03_T1w", "fail"))
+    assert "qc.tsv: its last line was cut short and does not count" in told
     assert [d.scan for d in read_decisions(tmp_path)] == ["sub-01_T1w", "sub-03_T1w"]
+    assert (tmp_path / "qc.tsv.unfinished").read_bytes() == torn + b"\n"
+    path.write_bytes(path.read_bytes() + b"again")
+    assert mend_decisions(tmp_path) and not mend_decisions(tmp_path)
+    assert (tmp_path / "qc.tsv.unfinished").read_bytes() == torn + b"\nagain\n"
+    assert [d.scan for d in read_decisions(tmp_path)] == ["sub-01_T1w", "sub-03_T1w"]
+
+
+@pytest.mark.parametrize("torn", ["p", "participant_id\tsess", HEADER[:-1]])
+def test_a_header_that_was_cut_short_is_begun_again(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "qc.tsv").write_text(torn)
+    append_decision(tmp_path, decision("sub-01_T1w", "fail"))
+    assert failed_scans(tmp_path) == {"sub-01_T1w"}
+
+
+FOREIGN = {
+    "a CSV": b"scan,decision\nsub-01_T1w,fail",
+    "a CSV of one line": b"scan,decision,comment,by,at,why,where",
+    "another table": b"subject\tqc\nsub-01\tgood\nsub-02\tbad",
+    "other columns": b"scan\tdecision\nsub-01_T1w\tpass\n",
+    "UTF-16": (HEADER + "sub-01").encode("utf-16"),
+    "Latin-1": HEADER.encode()
+    + "sub-01\tn/a\tsub-01_T1w\tpass\tüber\tada\tn/a\n".encode("latin-1"),
+    "zero bytes": HEADER.encode() + b"sub-01\tn/a\tsub-01_T1w\tpass\t\0\0\tada\tn/a\n" + b"cut",
+    "a wrong row": HEADER.encode() + b"sub-01 pass\ncut",
+    "a wrong last row": HEADER.encode() + line("sub-01_T1w", "maybe").encode()[:-1],
+    "a picture": b"\x89PNG\r\n\x1a\n\0\0\0",
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_that_is_no_table_of_decisions_is_never_changed(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "qc.tsv"
+    path.write_bytes(FOREIGN[what])
+    for change in (
+        mend_decisions,
+        lambda root: append_decision(root, decision("sub-1_T1w", "fail")),
+    ):
+        with pytest.raises(MetaVoxelError, match=r"qc\.tsv"):
+            change(tmp_path)
+    assert path.read_bytes() == FOREIGN[what]
+    assert [p.name for p in tmp_path.iterdir()] == ["qc.tsv"]
+
+
+@pytest.mark.parametrize("what", ["a folder", "a link to nothing", "a link in a circle"])
+def test_what_is_no_file_is_not_taken_for_an_absent_one(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "qc.tsv"
+    if what == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to("annexed" if what == "a link to nothing" else "qc.tsv")
+    for use in (
+        failed_scans,
+        mend_decisions,
+        lambda root: append_decision(root, decision("sub-01_T1w", "fail")),
+    ):
+        with pytest.raises(MetaVoxelError, match=r"qc\.tsv"):
+            use(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["qc.tsv"]
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read_and_added_to(tmp_path: Path) -> None:
+    """A byte order mark, and CRLF at the end of every line, the last one too."""
+    text = "\ufeff" + HEADER + line("sub-01_T1w", "fail") + line("sub-02_T1w", "pass")
+    (tmp_path / "qc.tsv").write_bytes(text.replace("\n", "\r\n").encode())
+    assert mend_decisions(tmp_path) == ""
+    assert append_decision(tmp_path, decision("sub-02_T1w", "fail")) == ""
+    assert failed_scans(tmp_path) == {"sub-01_T1w", "sub-02_T1w"}
+
+
+NAMES = ["sub-01_acq-a  b_T1w", "sub-01_acq-a\u00a0\u00a0b_T1w", "sub-01_acq-ü脳_T1w", "'=1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decision_counts_whatever_the_scan_is_called(tmp_path: Path, name: str) -> None:
+    append_decision(tmp_path, decision(name, "fail"))
+    assert failed_scans(tmp_path) == {name}
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb", "a\nb", "a\rb", " a", "a ", "\u00a0a", "a\0b", "a\x1cb", "a\udc80", ""]
+)
+def test_a_name_that_fits_no_cell_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MetaVoxelError, match=r"cannot stand in qc\.tsv.*Rename the scan"):
+        append_decision(tmp_path, decision(name, "fail"))
+    assert not list(tmp_path.iterdir())
+
+
+FORMULAS = ["=1+1", "+49 89", "-5 dB", "@here", "'=1", "''=1", '"=HYPERLINK(1)"', "＝1", "'\"+"]
+
+
+@pytest.mark.parametrize("note", FORMULAS)
+def test_what_a_spreadsheet_would_run_is_text_there_and_the_same_here(
+    tmp_path: Path, note: str
+) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail", note, rater=note))
+    cells = (tmp_path / "qc.tsv").read_text().splitlines()[1].split("\t")
+    assert cells[4] == cells[5] == f"'{note}"
+    assert [(d.note, d.rater) for d in read_decisions(tmp_path)] == [(note, note)]
+
+
+@pytest.mark.parametrize("note", ["'tis cut", "''", "'", "n/a", "a=b", '"quoted"', "5 - 3"])
+def test_other_notes_stand_as_they_are(tmp_path: Path, note: str) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail", note))
+    assert f"\t{note}\t" in (tmp_path / "qc.tsv").read_text()
+    assert [d.note for d in read_decisions(tmp_path)] == [note]
+
+
+def test_characters_that_are_no_text_do_not_reach_the_file(tmp_path: Path) -> None:
+    append_decision(tmp_path, decision("sub-01_T1w", "fail", "a\0b\x07c\ud800d\x85e"))
+    assert [d.note for d in read_decisions(tmp_path)] == ["a b c d e"]
+
+
+def test_a_killed_writer_costs_no_line_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "qc.tsv"
+    for _ in every_kill(lambda: append_decision(tmp_path, decision("sub-02_T1w", "fail"))):
+        assert set(failed_scans(tmp_path)) <= {"sub-02_T1w"}
+    path.write_text(HEADER + line("sub-01_T1w", "fail") + "torn")
+    for _ in every_kill(lambda: append_decision(tmp_path, decision("sub-02_T1w", "fail"))):
+        kept = path.read_text() + "".join(p.read_text() for p in tmp_path.glob("*.unfinished"))
+        assert line("sub-01_T1w", "fail") in kept and "torn" in kept
 
 
 def test_a_file_that_an_editor_left_without_a_last_line_break_is_added_to(tmp_path: Path) -> None:

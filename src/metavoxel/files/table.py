@@ -15,4 +15,9 @@ def read_lines(path: Path) -> list[list[str]]:
     """
     text = read_text(path)
     with reading(path, "a table", "Save it as UTF-8 text, with tabs between cells."):
-        return [[cell.strip() for cell in line.split("\t")] for line in text.split("\n")]
+        return cells_of(text)
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of every line of a text."""
+    return [[cell.strip() for cell in line.split("\t")] for line in text.split("\n")]

@@ -16,9 +16,13 @@ def read_text(path: Path) -> str:
     with reading(path, "text", "Save it as UTF-8."):
         if path.stat().st_size > MOST_BYTES:
             raise MetaVoxelError(f"{path}: more than {MOST_BYTES >> 20} MB are too much for text.")
-        data = path.read_bytes()
-        if data.startswith(_UTF_16):
-            raise ValueError("it is UTF-16")
-        if b"\0" in data:
-            raise ValueError("it holds zero bytes")
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(path.read_bytes())
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text, with "\n" at the end of every line. Raises ValueError if they are none."""
+    if data.startswith(_UTF_16):
+        raise ValueError("it is UTF-16")
+    if b"\0" in data:
+        raise ValueError("it holds zero bytes")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

@@ -244,7 +244,7 @@ def locked(path: Path, busy: str, shared: bool = False, wait: bool = False) -> I
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked_file(path, shared, wait)
+        file = open_locked(path, shared, wait)
     except BlockingIOError:
         raise BusyError(busy) from None
     except OSError as error:
@@ -260,8 +260,11 @@ def locked(path: Path, busy: str, shared: bool = False, wait: bool = False) -> I
         os.close(file)
 
 
-def _locked_file(path: Path, shared: bool, wait: bool) -> int:
-    """The lock file, open and locked, and still the one of that name. Raises OSError."""
+def open_locked(path: Path, shared: bool = False, wait: bool = True) -> int:
+    """A file, made if it is absent, open and locked, and still the one of that name.
+
+    Closing it gives the lock back. Raises OSError.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
