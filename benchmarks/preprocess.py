@@ -27,8 +27,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from metavoxel.data.bids import scan_files
 from metavoxel.data.images import Grid, read_volume, resample
+from metavoxel.data.scans import scan_files
 from metavoxel.preprocess.cohort import find_jobs
 from metavoxel.preprocess.derivative import describe_dataset
 from metavoxel.preprocess.executors import on_this_machine
@@ -72,8 +72,7 @@ class Pair:
         """With theirs moved onto ours, found at 4 mm; and by how many degrees it was turned."""
         coarse = template_grid(4.0)
         ours, theirs = (resample(x, self.grid, coarse) for x in (self.ours, self.theirs))
-        with tempfile.TemporaryDirectory() as folder:
-            there = rigid(theirs, coarse, ours, coarse, Path(folder, "rigid.txt"))
+        there = rigid(theirs, coarse, ours, coarse)
         moved = Grid(self.grid.shape, np.linalg.inv(there) @ self.grid.affine)
         angle = np.degrees(np.arccos(np.clip((np.trace(there[:3, :3]) - 1) / 2, -1, 1)))
         return replace(self, theirs=resample(self.theirs, moved, self.grid)), float(angle)

@@ -29,8 +29,8 @@ from nilearn.datasets import load_mni152_template, load_mni152_wm_template
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import mutual_info_score
 
-from metavoxel.data.bids import scan_files
 from metavoxel.data.images import Grid, read_volume, resample
+from metavoxel.data.scans import scan_files
 from metavoxel.preprocess.itk import as_ants, corrected, read_rigid, rigid
 from metavoxel.preprocess.pipeline import likeness
 from metavoxel.preprocess.strip import DeepBet
@@ -73,8 +73,7 @@ def ours(brain: np.ndarray, grid: Grid, pitch: float = 0.0) -> np.ndarray:
     turned = np.eye(4)
     turned[:3, :3] = Rotation.from_euler("x", pitch, degrees=True).as_matrix()
     start = Grid(grid.shape, turned @ grid.affine)
-    with tempfile.TemporaryDirectory() as folder:
-        there = rigid(brain, start, template_brain(2.0), _SPACE, Path(folder, "rigid.txt"))
+    there = rigid(brain, start, template_brain(2.0), _SPACE)
     return np.linalg.inv(turned) @ there
 
 
@@ -178,8 +177,7 @@ def turned(theirs: np.ndarray, best: np.ndarray) -> float:
     """The pitch of the reference's brain, of which no transform is known; found at 4 mm."""
     coarse = template_grid(4.0)
     moving, fixed = (resample(x, _SPACE, coarse) for x in (theirs, best))
-    with tempfile.TemporaryDirectory() as folder:
-        return _pitch(rigid(moving, coarse, fixed, coarse, Path(folder, "rigid.txt")))
+    return _pitch(rigid(moving, coarse, fixed, coarse))
 
 
 def _pitch(moved: np.ndarray) -> float:

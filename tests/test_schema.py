@@ -1,4 +1,4 @@
-"""Numbers that stand for labels, and labels that YAML reads as something else."""
+"""Kinds of variables: numbers, labels, what is missing, and the YAML that holds them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import yaml
 
 from metavoxel.data.bids import read_cohort
 from metavoxel.errors import MetaVoxelError
-from metavoxel.schema import Continuous, Schema, parse_schema
+from metavoxel.inference.query import parse_query
+from metavoxel.schema import Categorical, Continuous, Schema, parse_schema, read_schema
 
 
 def coded(text: str) -> Continuous:
@@ -81,3 +82,71 @@ def test_a_table_of_labels_is_read_as_numbers(tmp_path: Path) -> None:
     codes: dict[str, Any] = {"sex": {"kind": "continuous", "codes": {"F": 0, "M": 1}}}
     records = read_cohort(tmp_path, Schema(variables=codes)).records
     assert [r.values.get("sex") for r in records] == [1, None, 0]
+
+
+def _schema(text: str) -> Schema:
+    return parse_schema(yaml.safe_load(f"variables: {{x: {{{text}}}}}"), "test")
+
+
+@pytest.mark.parametrize("text", ["7_0", "inf", "nan", "0x7", "70 years", "7,5"])
+def test_a_question_reads_numbers_as_a_table_does(text: str) -> None:
+    schema = _schema("kind: continuous")
+    with pytest.raises(MetaVoxelError, match=r"x: .*(is not a number|stands for a missing value)"):
+        parse_query(f'_ | x="{text}"').check(
+            Schema(variables={**schema.variables, "_": schema["x"]})
+        )
+
+
+@pytest.mark.parametrize("text", ["n/a", "NA", "nan", "-999", "-999.0"])
+@pytest.mark.parametrize("kind", ["kind: continuous", "kind: categorical, labels: [a, b]"])
+def test_a_missing_value_in_a_question_is_to_be_left_out(text: str, kind: str) -> None:
+    variable = _schema(f"{kind}, missing: [-999]").scalars["x"]
+    assert variable.is_missing(text)
+    with pytest.raises(ValueError, match=r"stands for a missing value\. Leave the variable out"):
+        variable.parse(text)
+
+
+def test_a_word_that_is_a_label_is_never_missing() -> None:
+    drug = _schema("kind: categorical, labels: [none, aspirin]").categorical["x"]
+    assert not drug.is_missing("None")
+    assert drug.parse("None") == "none"
+    assert drug.is_missing("n/a")
+
+
+def test_labels_are_read_in_any_spelling_that_is_no_other_label_s() -> None:
+    assert [Categorical(labels=("F", "M")).parse(x) for x in ("f", " M ", "F")] == ["F", "M", "F"]
+    codes = Categorical(labels=("1", "2"))
+    assert [codes.parse(x) for x in ("1.0", "02", 2, 1.0)] == ["1", "2", "2", "1"]
+    apart = Categorical(labels=("f", "F", "M"))
+    assert [apart.parse(x) for x in ("f", "F", "m")] == ["f", "F", "M"]
+    with pytest.raises(ValueError, match='"Male" is not one of F, M'):
+        Categorical(labels=("F", "M")).parse("Male")
+
+
+def test_what_is_missing_cannot_be_a_label() -> None:
+    with pytest.raises(MetaVoxelError, match="cannot be missing and a label"):
+        _schema("kind: categorical, labels: ['1', '2'], missing: ['1.0']")
+
+
+def test_a_schema_is_written_a_line_a_variable_and_read_back(tmp_path: Path) -> None:
+    """With names, columns, labels and reasons that YAML would take for something else."""
+    schema = parse_schema(
+        {
+            "variables": {
+                "no": {"kind": "continuous", "column": "Age: (years) # 1", "range": [18, 90]},
+                "x": {"kind": "categorical", "labels": ["no", "1", "", "null"], "missing": [-9]},
+                "image": {
+                    "kind": "image",
+                    "entities": {"ce": None, "run": 1, "acq": "no"},
+                    "shape": [8, 8],
+                    "spacing": [1.5, 2],
+                },
+            }
+        },
+        "test",
+    )
+    text = schema.to_yaml({"no": "a number: its\nunit # is given", "x": "labels"})
+    (tmp_path / "schema.yaml").write_text(text)
+    assert read_schema(tmp_path / "schema.yaml") == schema
+    assert len(text.splitlines()) == 4
+    assert text.splitlines()[1].endswith("range: [18, 90]}  # a number: its unit # is given")

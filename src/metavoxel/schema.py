@@ -7,7 +7,7 @@ nothing heavy, so that `metavoxel info` starts at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,13 +17,28 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.yaml import read_yaml
 from metavoxel.settings import Strict, explain
+from metavoxel.words import is_missing, key, number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class NotInSchemaError(ValueError):
+    """A value that can be read, and that the schema does not have: out of range, or no label."""
 
 
 def _as_text(label: object) -> str:
     """A label as text: YAML reads `no`, `0` and `off` as other types."""
     return {True: "yes", False: "no"}[label] if isinstance(label, bool) else str(label)
+
+
+def _all_as_text(value: Any) -> Any:
+    return tuple(map(_as_text, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _same(text: str, labels: Iterator[str]) -> str | None:
+    """The label that a text is a spelling of, if it is one's alone."""
+    fitting = [label for label in labels if key(label) == key(text)]
+    return text if text in fitting else fitting[0] if len(fitting) == 1 else None
 
 
 class Image(Strict):
@@ -33,9 +48,10 @@ class Image(Strict):
     suffix: str = Field(
         default="T1w", description="BIDS suffix of the files, as in sub-01_T1w.nii.gz"
     )
-    entities: dict[str, str] = Field(
+    entities: dict[str, str | None] = Field(
         default_factory=dict,
-        description="BIDS entities that the file must carry, such as {space: MNI152, desc: brain}",
+        description="BIDS entities that the file must carry, such as {space: MNI152, desc: brain}; "
+        "one that it must not carry is null, as in {ce: null}",
     )
     shape: tuple[int, ...] = Field(description="grid in voxels, two or three axes")
     spacing: tuple[float, ...] = Field(description="voxel size in millimetres, one per axis")
@@ -45,6 +61,13 @@ class Image(Strict):
         "the centre of each image's field of view if left out",
     )
     channels: int = Field(default=1, ge=1, description="channels of the file")
+
+    @field_validator("entities", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: x if x is None else _as_text(x) for k, x in value.items()}
 
     @model_validator(mode="after")
     def _axes_agree(self) -> Image:
@@ -63,7 +86,48 @@ class Image(Strict):
         return len(self.shape)
 
 
-class Continuous(Strict):
+class Scalar(Strict):
+    """What numbers and labels share: where they stand in a table, and which cells are missing."""
+
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of the column in the tables; that of the variable if left out",
+    )
+    missing: tuple[str, ...] = Field(
+        default=(),
+        description="cells that stand for a missing value, such as -999, beside n/a and its like",
+    )
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _missing_as_text(cls, value: Any) -> Any:
+        return _all_as_text(value)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Text that is never missing, whatever it looks like."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _missing_apart(self) -> Scalar:
+        both = {key(word) for word in self.words} & {key(cell) for cell in self.missing}
+        if both:
+            raise ValueError(f'"{both.pop()}" cannot be missing and a label; remove it from one')
+        return self
+
+    def is_missing(self, cell: str) -> bool:
+        """Whether a cell stands for a missing value. What the schema says goes before the word."""
+        if any(key(cell) == key(said) for said in self.missing):
+            return True
+        return is_missing(cell) and _same(cell, iter(self.words)) is None
+
+    def _check_there(self, text: object) -> None:
+        if isinstance(text, str) and self.is_missing(text):
+            raise ValueError(f'"{text}" stands for a missing value. Leave the variable out')
+
+
+class Continuous(Scalar):
     """A real number with a range and a unit."""
 
     kind: Literal["continuous"] = "continuous"
@@ -118,25 +182,31 @@ class Continuous(Strict):
             raise ValueError(f"range {list(value)} must be [low, high] with low < high")
         return value
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.codes or {})
+
     def parse(self, text: str | float) -> float:
         """The number in `text`, or that its code stands for.
 
-        Raises ValueError with a sentence fragment if there is none.
+        Raises ValueError with a sentence fragment if there is none, NotInSchemaError if it is
+        outside the range.
         """
+        self._check_there(text)
         codes = self.codes or {}
-        try:
-            value = codes[str(text)] if str(text) in codes else float(text)
-        except (TypeError, ValueError):
+        code = _same(str(text), iter(codes))
+        value = codes[code] if code is not None else _number(text)
+        if value is None:
             unit = f" in {self.unit}" if self.unit else ""
             labels = f" or one of {', '.join(codes)}" if codes else ""
             raise ValueError(
-                f'"{text}" is not a number{labels}. Write a number{unit}{labels}, or n/a if it is '
-                "unknown"
-            ) from None
+                f'"{_shortened(text)}" is not a number{labels}. Write a number{unit}{labels}, or '
+                "n/a if it is unknown"
+            )
         if not math.isfinite(value):
             raise ValueError(f"{text} is not a finite number. Write n/a if it is unknown")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
-            raise ValueError(
+            raise NotInSchemaError(
                 f"{value:g} is outside the range {self.range[0]:g} to {self.range[1]:g} of the "
                 "schema. Correct the value, or widen the range before training"
             )
@@ -152,7 +222,7 @@ class Continuous(Strict):
         return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]
 
 
-class Categorical(Strict):
+class Categorical(Scalar):
     """One of K >= 2 labels, ordered or not."""
 
     kind: Literal["categorical"] = "categorical"
@@ -166,7 +236,7 @@ class Categorical(Strict):
     @field_validator("labels", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return tuple(map(_as_text, value)) if isinstance(value, (list, tuple)) else value
+        return _all_as_text(value)
 
     @field_validator("labels")
     @classmethod
@@ -177,15 +247,39 @@ class Categorical(Strict):
             raise ValueError("labels must differ")
         return value
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.labels
+
     def parse(self, text: str | float) -> str:
-        """The label written as `text`. Raises ValueError with a sentence fragment if unknown."""
-        label = str(text)
-        if label not in self.labels:
-            raise ValueError(
-                f'"{label}" is not one of {", ".join(self.labels)}. Correct it, or add it to the '
-                "schema's labels before training"
+        """The label written as `text`, in any spelling that is no other label's.
+
+        Raises ValueError with a sentence fragment; NotInSchemaError if there is no such label.
+        """
+        self._check_there(text)
+        label = _same(_as_text(text), iter(self.labels))
+        if label is None:
+            raise NotInSchemaError(
+                f'"{_shortened(text)}" is not one of {", ".join(self.labels)}. Correct it, or add '
+                "it to the schema's labels before training"
             )
         return label
+
+
+def _number(text: str | float) -> float | None:
+    """Text by the grammar of tables; what is a number already as it is."""
+    if isinstance(text, str):
+        return number(text)
+    try:
+        return float(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _shortened(text: object, most: int = 60) -> str:
+    """One line of a value, for a sentence."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 Variable = Annotated[Image | Continuous | Categorical, Field(discriminator="kind")]
@@ -237,12 +331,32 @@ class Schema(Strict):
     def __contains__(self, name: object) -> bool:
         return name in self.variables
 
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(mode="json", exclude_defaults=False),
-            sort_keys=False,
-            default_flow_style=None,
-        )
+    def to_yaml(self, reasons: Mapping[str, str] | None = None) -> str:
+        """A line per variable, for a person to edit, with a reason behind it as a comment."""
+        lines = ["variables:"]
+        for name, variable in self.variables.items():
+            told = {"kind", "suffix", *variable.model_dump(exclude_defaults=True)}
+            said = variable.model_dump(mode="json", include=told)
+            text = f"  {_one_line(name)}: {_one_line(_round({'kind': variable.kind, **said}))}"
+            reason = (reasons or {}).get(name)
+            lines.append(f"{text}  # {' '.join(reason.split())}" if reason else text)
+        return "\n".join(lines) + "\n"
+
+
+def _round(value: Any) -> Any:
+    """The same with 40 for 40.0."""
+    if isinstance(value, dict):
+        return {k: _round(x) for k, x in value.items()}
+    if isinstance(value, list):
+        return [_round(x) for x in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _one_line(value: object) -> str:
+    text = yaml.safe_dump(
+        value, sort_keys=False, default_flow_style=True, width=math.inf, allow_unicode=True
+    )
+    return text.removesuffix("...\n").rstrip()
 
 
 def parse_schema(data: Any, where: str) -> Schema:

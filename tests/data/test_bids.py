@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from folders import AGE, SEX, noise, real, schema, write_bids, write_nifti
-from metavoxel.data.bids import Cohort, check_trainable, read_cohort
+from metavoxel.data.bids import Cohort, check_trainable, read_cohort, read_within
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image, Schema
 
@@ -58,10 +57,10 @@ def test_sessions_override_the_participant_s_row(tmp_path: Path) -> None:
     sessions = {"sub-01/sub-01_sessions.tsv": "session_id\tage\nses-1\t41\n2\t89+\nses-3\tn/a\n"}
     root = write_bids(tmp_path, [HEADER, "sub-01 40"], scans, texts=sessions)
     cohort = read_cohort(root, SCHEMA)
-    assert {r.id: r.values["age"] for r in cohort.records} == {
+    assert {r.id: r.values.get("age") for r in cohort.records} == {
         "sub-01_ses-1": 41,
         "sub-01_ses-2": 89,
-        "sub-01_ses-3": 40,
+        "sub-01_ses-3": None,  # what a visit does not know is no other visit's
     }
     assert any("sessions.tsv: 1 values" in w for w in cohort.warnings)
 
@@ -88,7 +87,7 @@ def test_a_visit_without_a_scan_is_a_record_of_its_own(tmp_path: Path) -> None:
     }
     assert [r.id for r in cohort.records if "image" in r.values] == ["sub-01_ses-1"]
     assert any(
-        "2 visits of sessions.tsv have no scan (such as sub-01_ses-2)" in w for w in cohort.warnings
+        "2 visits of the tables have no scan (such as sub-01_ses-2)" in w for w in cohort.warnings
     )
 
 
@@ -126,22 +125,6 @@ def test_the_lowest_run_is_taken_by_number(tmp_path: Path) -> None:
     assert any("several runs" in w for w in cohort.warnings)
 
 
-@pytest.mark.parametrize(
-    ("scans", "choice"),
-    [
-        (["sub-01_acq-a_T1w", "sub-01_acq-b_T1w"], "{acq: a or b}"),
-        (["sub-01_acq-a_run-1_T1w", "sub-01_acq-b_run-2_T1w"], "{acq: a or b}"),
-        (["sub-01_desc-a_T1w", "sub-01_desc-b_T1w"], "{desc: a or b}"),
-    ],
-)
-def test_an_ambiguous_scan_says_what_would_choose(
-    scans: list[str], choice: str, tmp_path: Path
-) -> None:
-    root = write_bids(tmp_path, [HEADER, "sub-01 40"], scans)
-    with pytest.raises(MetaVoxelError, match=f"both fit.*{re.escape(choice)}"):
-        read_cohort(root, SCHEMA)
-
-
 def test_one_scan_in_two_formats_is_ambiguous(tmp_path: Path) -> None:
     root = write_bids(tmp_path, [HEADER, "sub-01 40"], ["sub-01_T1w"])
     write_nifti(root / "sub-01" / "anat" / "sub-01_T1w.nii", noise(8, 8, 8))
@@ -155,12 +138,116 @@ def test_files_that_are_no_bids_images_are_passed_over(tmp_path: Path) -> None:
     assert _names(read_cohort(root, SCHEMA)) == {"sub-01": "sub-01_T1w.nii.gz"}
 
 
+TWO = ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_ses-1_T1w"]
+
+
+def _ages(cohort: Cohort) -> dict[str, object]:
+    return {r.id: r.values.get("age") for r in cohort.records}
+
+
+def test_a_person_s_number_that_stands_for_several_visits_is_said(tmp_path: Path) -> None:
+    """Not of who was seen once, and not of labels, which do not change."""
+    root = write_bids(tmp_path, ["participant_id age sex", "sub-01 40 F", "sub-02 50 M"], TWO)
+    cohort = read_cohort(root, schema(age=AGE, sex=SEX))
+    assert _ages(cohort) == {"sub-01_ses-1": 40, "sub-01_ses-2": 40, "sub-02_ses-1": 50}
+    said = [w for w in cohort.warnings if "stands for each visit" in w]
+    assert len(said) == 1
+    assert "age (2 visits), such as sub-01_ses-1" in said[0]
+
+
+def test_a_table_with_a_row_per_session_is_read_as_visits(tmp_path: Path) -> None:
+    rows = ["participant_id session_id age", "sub-01 ses-1 40", "sub-01 2 43", "sub-02 1 50"]
+    cohort = read_cohort(write_bids(tmp_path, rows, TWO), SCHEMA)
+    assert _ages(cohort) == {"sub-01_ses-1": 40, "sub-01_ses-2": 43, "sub-02_ses-1": 50}
+    assert any("a row per session" in w and "3 visits" in w for w in cohort.warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sessions", "message"),
+    [
+        (
+            ["participant_id session_id age", "sub-01 1 40", "sub-01 ses-1 41"],
+            None,
+            r'participants.tsv, row 3, column "session_id": "sub-01 ses-1" stands in row 2',
+        ),
+        (
+            [HEADER, "sub-01 40", "sub-01 41"],
+            None,
+            'row 3, column "participant_id": "sub-01" stands in row 2.*in a column session_id',
+        ),
+        ([HEADER, "sub-01 40"], "session_id\tage\n1\t40\nses-1\t41\n", "row 3.*stands in row 2"),
+        ([HEADER, "sub-01 40"], "visit\tage\n1\t40\n", 'no column "session_id".*visit, age'),
+    ],
+)
+def test_a_visit_that_stands_twice_is_an_error_with_its_place(
+    rows: list[str], sessions: str | None, message: str, tmp_path: Path
+) -> None:
+    texts = {} if sessions is None else {"sub-01/sub-01_sessions.tsv": sessions}
+    with pytest.raises(MetaVoxelError, match=message):
+        read_cohort(write_bids(tmp_path, rows, TWO, texts=texts), SCHEMA)
+
+
+def test_sessions_that_are_not_here_are_no_absence(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, [HEADER, "sub-01 40"], TWO)
+    (root / "sub-01" / "sub-01_sessions.tsv").symlink_to("../.git/annex/objects/key")
+    with pytest.raises(MetaVoxelError, match=r"sub-01_sessions\.tsv: it is a link .*datalad get"):
+        read_cohort(root, SCHEMA)
+
+
+def test_two_variables_may_be_read_from_one_column_of_another_name(tmp_path: Path) -> None:
+    root = tmp_path
+    write_bids(root, ["participant_id x", "sub-01 1", "sub-02 2"], ["sub-01_T1w", "sub-02_T1w"])
+    told = schema(
+        age={"kind": "continuous", "column": "x"},
+        sex={"kind": "categorical", "column": "x", "labels": ["1", "2"]},
+    )
+    first = read_cohort(root, told).records[0].values
+    assert (first["age"], first["sex"]) == (1, "1")
+    with pytest.raises(MetaVoxelError, match=r'no column "y", which the schema names for "age".*x'):
+        read_cohort(root, schema(age={"kind": "continuous", "column": "y"}))
+
+
+def test_missing_values_and_other_spellings_are_said_in_a_line_each(tmp_path: Path) -> None:
+    rows = ["participant_id age sex", "sub-01 -999 f", "sub-02 NA M", "sub-03 40 m", "sub-04 n/a F"]
+    root = write_bids(tmp_path, rows, ["sub-01_T1w"])
+    cohort = read_cohort(root, schema(age={**AGE, "missing": [-999]}, sex=SEX))
+    assert [r.values.get("sex") for r in cohort.records] == ["F", "M", "M", "F"]
+    assert [r.values.get("age") for r in cohort.records] == [None, None, 40, None]
+    (missing,) = (w for w in cohort.warnings if "taken for missing" in w)
+    assert '2 cells are taken for missing: -999 in "age" (1), NA in "age" (1)' in missing
+    (spelt,) = (w for w in cohort.warnings if "another spelling" in w)
+    assert "2 cells are read as another spelling of a label: f as F (1), m as M (1)" in spelt
+
+
+def test_who_is_beyond_the_schema_is_left_out_with_a_note(tmp_path: Path) -> None:
+    rows = ["participant_id age sex", "sub-01 140 F", "sub-02 40 X", "sub-03 40 F"]
+    root = write_bids(tmp_path, rows, ["sub-01_T1w", "sub-02_T1w", "sub-03_T1w"])
+    cohort, notes = read_within(root, schema(age=AGE, sex=SEX))
+    assert [r.id for r in cohort.records] == ["sub-03"]
+    assert "2 records are left out" in notes[0]
+    assert 'row 2, column "age": 140 is outside the range 0 to 100' in notes[0]
+
+
+def test_who_has_no_number_is_no_one_beyond_the_schema(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, [HEADER, "sub-01 forty"], ["sub-01_T1w"])
+    with pytest.raises(MetaVoxelError, match='"forty" is not a number'):
+        read_within(root, SCHEMA)
+
+
+@pytest.mark.parametrize("text", ["{", '{"DatasetLinks": []}', '{"DatasetLinks": {"a": 1}}'])
+def test_links_that_cannot_be_read_are_not_taken_for_none(text: str, tmp_path: Path) -> None:
+    root = write_bids(tmp_path / "a" / "b" / "c", None, ["sub-01_T1w"])
+    (root / "dataset_description.json").write_text(text)
+    with pytest.raises(MetaVoxelError, match=r"dataset_description\.json"):
+        read_cohort(root, SCHEMA)
+
+
 BAD = {
     "no table": (None, ["sub-01_T1w"], "there is no participants.tsv"),
     "no column": (
         ["participant_id sex", "sub-01 F"],
         ["sub-01_T1w"],
-        'no column "age"; the columns are participant_id, sex',
+        'no column "age"; the columns are sex',
     ),
     "wrong suffix": ([HEADER, "sub-01 40"], ["sub-01_FLAIR"], "suffix T1w.*found are: FLAIR"),
     "no image": ([HEADER, "sub-01 40"], [], "suffix T1w.*found are: none"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from folders import noise, real, write_bids, write_nifti
+from folders import real, write_bids
 from metavoxel.data.bids import check_trainable, read_cohort
-from metavoxel.data.infer import infer_schema
+from metavoxel.data.infer import infer, infer_schema
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Categorical, Continuous
 
@@ -26,7 +25,7 @@ def test_units_make_a_number_with_a_range_rounded_outward(tmp_path: Path) -> Non
     kind = _column(tmp_path, ["20.3", "n/a", "79", "89+"], {"Units": "years"})
     assert isinstance(kind, Continuous)
     assert kind.unit == "years"
-    assert kind.range == (20, 90)
+    assert kind.range == (10, 100)
 
 
 def test_levels_make_labels_in_their_order(tmp_path: Path) -> None:
@@ -82,40 +81,68 @@ def test_columns_that_teach_nothing_are_left_out(tmp_path: Path) -> None:
     assert _column(tmp_path / "c", [f"note-{i}" for i in range(50)]) is None
 
 
-def test_the_grid_covers_the_scans_in_multiples_of_eight(tmp_path: Path) -> None:
-    root = write_bids(tmp_path, ["participant_id", "sub-1", "sub-2"], [])
-    affine = np.array([[0.0, 0, 2, 0], [-1, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 1]])  # PSR
-    write_nifti(root / "sub-1" / "anat" / "sub-1_T1w.nii.gz", noise(20, 10, 9), affine)
-    write_nifti(root / "sub-2" / "anat" / "sub-2_T1w.nii.gz", noise(30, 10, 9), affine)
-    native = infer_schema(root).images["image"]
-    assert (native.shape, native.spacing) == ((16, 32, 16), (2, 1, 3))
-    coarse = infer_schema(root, 4).images["image"]
-    assert (coarse.shape, coarse.spacing) == ((8, 8, 8), (4, 4, 4))
-
-
-def test_several_suffixes_share_one_grid(tmp_path: Path) -> None:
-    root = write_bids(tmp_path, ["participant_id", "sub-1"], SCAN)
-    flair = noise(16, 8, 8)
-    write_nifti(root / "sub-1" / "anat" / "sub-1_FLAIR.nii.gz", flair, np.diag([1.0, 1, 3, 1]))
-    images = infer_schema(root).images
-    assert set(images) == {"t1w", "flair"}
-    assert {(i.shape, i.spacing) for i in images.values()} == {((16, 16, 16), (1, 1, 2))}
-
-
-def test_derivatives_keep_their_entities(tmp_path: Path) -> None:
-    root = write_bids(
-        tmp_path, ["participant_id", "sub-1"], ["sub-1_space-MNI152_res-2_desc-brain_T1w"]
-    )
-    assert infer_schema(root).images["image"].entities == {"space": "MNI152", "desc": "brain"}
-
-
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    rows = ["participant_id BMI(kg) site age", "sub-1 20 A 31", "sub-2 30 A 42"]
+    rows = ["participant_id note site age", "sub-1 a A 31", "sub-2 n/a A 42", "sub-3 n/a A 50"]
     said: list[str] = []
     schema = infer_schema(write_bids(tmp_path, rows, SCAN), warn=said.append)
     assert list(schema.scalars) == ["age"]
-    assert 'column "BMI(kg)" is left out: it cannot name a variable' in said[0]
-    assert 'column "site" is left out: it is empty, the same for everyone' in said[1]
+    assert 'participants.tsv, column "note" is left out: it is "a" for everyone.' in said[0]
+    assert 'column "site" is left out: it is "A" for everyone.' in said[1]
+
+
+def _table(root: Path, text: str, described: object = None) -> Path:
+    """A dataset with one scan and this participants.tsv."""
+    write_bids(root, None, SCAN, None if described is None else described)  # type: ignore[arg-type]
+    (root / "participants.tsv").write_text(text)
+    return root
+
+
+def test_a_column_whose_name_is_no_identifier_is_read_under_another(tmp_path: Path) -> None:
+    text = "participant_id\tAge (years)\tPHQ-9 Score\tage\timage\t2nd\tÄrzte\n" + "".join(
+        f"sub-{i}\t{20.5 + i}\t{i % 5}\t{i}.5\t{i / 3:.2f}\t{i / 7:.2f}\t{i / 9:.2f}\n"
+        for i in range(1, 13)
+    )
+    root = _table(tmp_path, text)
+    schema = infer_schema(root)
+    assert {v: k.column for v, k in schema.scalars.items()} == {
+        "age_years": "Age (years)",
+        "phq_9_score": "PHQ-9 Score",
+        "age": None,
+        "image": None,
+        "_2nd": "2nd",
+        "arzte": "Ärzte",
+    }
+    assert schema.continuous["age_years"].unit == "years"
+    assert "t1w" in schema.images
+    record = next(r for r in read_cohort(root, schema).records if r.subject == "sub-1")
+    assert record.values["age_years"] == 21.5
+
+
+def test_columns_of_the_sessions_are_read_for_kind_and_range(tmp_path: Path) -> None:
+    texts = {
+        f"sub-{i}/sub-{i}_sessions.tsv": f"session_id\tage\nses-1\t{30 + i}.5\nses-2\t{60 + i}.5\n"
+        for i in (1, 2)
+    } | {"sessions.json": '{"age": {"Units": "years"}}'}
+    rows = ["participant_id", "sub-1", "sub-2"]
+    age = infer_schema(write_bids(tmp_path, rows, SCAN, texts=texts)).continuous["age"]
+    assert age.unit == "years"
+    assert age.range is not None
+    assert age.range[0] < 31.5 < 62.5 < age.range[1]
+
+
+def test_waves_are_numbers_with_a_note(tmp_path: Path) -> None:
+    rows = ["participant_id age_W1 age_W2", *(f"sub-{i} {40 + i} {44 + i}" for i in range(12))]
+    inferred = infer(write_bids(tmp_path, rows, SCAN))
+    assert set(inferred.schema.continuous) == {"age_W1", "age_W2"}
+    assert any("age_W1, age_W2 look like visits" in note for note in inferred.notes)
+
+
+def test_the_yaml_says_why(tmp_path: Path) -> None:
+    rows = ["participant_id age group", *(f"sub-{i} {40 + i} {i % 2}" for i in range(12))]
+    inferred = infer(write_bids(tmp_path, rows, SCAN))
+    text = inferred.schema.to_yaml(inferred.reasons)
+    assert '# a number: "age" is in its name' in text
+    assert '# labels: "group" is in its name' in text
 
 
 def test_what_cannot_be_inferred_gets_a_sentence(tmp_path: Path) -> None:
@@ -123,7 +150,7 @@ def test_what_cannot_be_inferred_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(MetaVoxelError, match="there is no image"):
         infer_schema(write_bids(tmp_path / "b", rows, []))
     damaged = write_bids(tmp_path / "c", rows, [], texts={"sub-1/anat/sub-1_T1w.nii.gz": "x"})
-    with pytest.raises(MetaVoxelError, match=r"sub-1_T1w\.nii\.gz: cannot be read"):
+    with pytest.raises(MetaVoxelError, match=r"sub-1_T1w\.nii\.gz: damaged"):
         infer_schema(damaged)
 
 

@@ -17,10 +17,22 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_na_and_empty_cells_are_missing(tmp_path: Path) -> None:
-    path = _write(tmp_path, "participant_id\tage\nsub-01\t40\nsub-02\tn/a\nsub-03\t\n")
+def test_rows_without_a_participant_are_passed_over_and_said(tmp_path: Path) -> None:
+    """As a second header is, or a row of a spreadsheet that was never filled in."""
+    path = _write(tmp_path, "participant_id\tage\n\t24x60x-2\nn/a\t3\nsub-01\t40\n")
     table = read_table(path)
-    assert [(row.number, cell) for row, cell in table.known("age")] == [(2, "40")]
+    assert [row.number for row in table.rows] == [4]
+    (note,) = table.notes
+    assert 'row 2: 2 rows without participant_id left out (it says "24x60x-2")' in note
+
+
+def test_columns_without_a_name_are_passed_over_and_said(tmp_path: Path) -> None:
+    path = _write(tmp_path, "participant_id\tage\t\t\nsub-01\t40\tx\t\n")
+    table = read_table(path)
+    assert table.columns == ("participant_id", "age")
+    assert "a column has no name and is left out" in table.notes[0]
+    path = _write(tmp_path, "participant_id\tage\t\nsub-01\t40\t\nsub-02\t41\t\t\n")
+    assert read_table(path).notes == ()
 
 
 def test_quotes_do_not_swallow_rows(tmp_path: Path) -> None:
@@ -47,9 +59,8 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     [
         ("participant_id\tage\nsub-01\t3\nsub-01\t4\n", 'row 3, .*"sub-01" stands in row 2'),
         ("participant_id\tage\nsub-01\t3\nsub-02\n", "row 3: 1 cells where the header has 2"),
-        ("participant_id\tage\nn/a\t3\n", 'row 2, column "participant_id": it is empty'),
         ("participant_id\tage\tage\nsub-01\t3\t4\n", 'row 1: column "age" stands twice'),
-        ("name\tage\nsub-01\t3\n", 'row 1: there is no column "participant_id"'),
+        ("name\tage\nsub-01\t3\n", 'row 1: there is no column "participant_id".*name, age'),
         ("", 'row 1: there is no column "participant_id"'),
     ],
 )
@@ -65,9 +76,28 @@ def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"participant_id\tage\n\xff\xfe\t1\n")
     with pytest.raises(MetaVoxelError, match="Save it as UTF-8"):
         read_table(path)
-    _write(tmp_path, "participant_id\nsub-01\n")
-    (tmp_path / "participants.json").write_text("{")
-    with pytest.raises(MetaVoxelError, match=r"participants\.json: this is not valid JSON"):
+
+
+@pytest.mark.parametrize("text", ["{", '{"age": {},}', "[]", '{"age": {}, "age": {}}'])
+def test_a_description_that_cannot_be_read_is_not_taken_for_none(text: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, "participant_id\nsub-01\n")
+    (tmp_path / "participants.json").write_text(text)
+    with pytest.raises(MetaVoxelError, match=r"participants\.json"):
+        read_table(path)
+
+
+def test_a_description_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = _write(tmp_path, "participant_id\tage\nsub-01\t3\n")
+    (tmp_path / "participants.json").write_text('{"age": {"Units": "years"}}', "utf-8-sig")
+    assert read_table(path).described == {"age": {"Units": "years"}}
+
+
+@pytest.mark.parametrize("name", ["participants.tsv", "participants.json"])
+def test_a_link_to_a_file_that_is_not_here_is_no_absence(name: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, "participant_id\tage\nsub-01\t3\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to(".git/annex/objects/aa")
+    with pytest.raises(MetaVoxelError, match=f"{name}: it is a link .*datalad get"):
         read_table(path)
 
 
@@ -76,7 +106,9 @@ def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     [
         ("age", "forty", 'row 2, column "age": "forty" is not a number. Write a number in years'),
         ("age", "140", 'row 2, column "age": 140 is outside the range 0 to 100'),
-        ("age", "nan", 'row 2, column "age": nan is not a finite number'),
+        ("age", "7_0", 'row 2, column "age": "7_0" is not a number'),
+        ("age", "inf", 'row 2, column "age": "inf" is not a number'),
+        ("age", "9" * 5000, 'row 2, column "age": "9{60}\\.\\.\\." is not a number'),
         ("sex", "x", 'row 2, column "sex": "x" is not one of F, M'),
     ],
 )

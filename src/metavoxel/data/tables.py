@@ -1,20 +1,23 @@
-"""participants.tsv and its relatives: text cells with their place, so that errors can name it."""
+"""Tables of BIDS: text cells with their place, so that errors can name it."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.schema import Categorical, Continuous
+from metavoxel.files.json import read_object
+from metavoxel.files.table import read_lines
+from metavoxel.files.wall import is_dead_link
+from metavoxel.schema import Categorical, Continuous, NotInSchemaError
+from metavoxel.words import MISSING as MISSING
+from metavoxel.words import is_missing, number
 
-MISSING = ("n/a", "")
-_AT_LEAST = re.compile(r"^(\d+(?:\.\d+)?)\+$")  # 89+ is how some cohorts write 89 or more
+_AT_LEAST = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\+$")  # 89+ is how some cohorts write 89 or more
 
 
 @dataclass(frozen=True)
@@ -27,73 +30,98 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A BIDS table: `columns` in order, `rows` in order, `described` from the JSON beside it."""
+    """A BIDS table: `columns` in order, `rows` in order, `described` from the JSON beside it.
+
+    `notes` say what of the file was passed over.
+    """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     described: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
-    def known(self, column: str) -> Iterator[tuple[Row, str]]:
-        """The rows whose cell is not missing, with the cell."""
-        for row in self.rows:
-            cell = row.cells[column]
-            if cell not in MISSING:
-                yield row, cell
+
+@dataclass(frozen=True)
+class BadCell:
+    """A cell that a schema cannot take; `sentence` says where it is, and what to do.
+
+    `beyond` if it can be read, and the schema does not have its value.
+    """
+
+    sentence: str
+    beyond: bool
 
 
 def read_table(path: Path, key: str = "participant_id") -> Table:
-    """Read a .tsv and the .json of the same name. Raises MetaVoxelError naming file and row."""
-    if not path.is_file():
+    """Read a .tsv and the .json of the same name; a row for each value of the column `key`.
+
+    Raises MetaVoxelError naming file and row.
+    """
+    table = read_rows(path, key)
+    check_once(table, (key,))
+    return table
+
+
+def read_rows(path: Path, key: str = "participant_id") -> Table:
+    """The same of a table in which a value of `key` may stand in several rows.
+
+    A row without it, such as a second header, is passed over, which the notes say; so are columns
+    without a name.
+    """
+    if not stands(path):
         raise MetaVoxelError(f"{path}: there is no such file; a BIDS dataset has one.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            # BIDS knows no quoting: a lone " must not swallow the rows after it.
-            reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            lines = [[cell.strip() for cell in line] for line in reader]
-    except (UnicodeDecodeError, OSError, csv.Error) as error:
-        raise MetaVoxelError(f"{path}: cannot be read ({error}). Save it as UTF-8 text.") from None
-    if not lines or key not in lines[0]:
-        raise MetaVoxelError(
-            f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns.'
-        )
-    columns = tuple(lines[0])
-    if len(set(columns)) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
-        raise MetaVoxelError(f'{path}, row 1: column "{twice}" stands twice. Rename one.')
-    rows, seen = [], {}
-    for number, line in enumerate(lines[1:], start=2):
+    header, *lines = read_lines(path)
+    columns = _named_columns(path, header, key)
+    rows, notes, nameless, unnamed = [], [], [], 0
+    for at, line in enumerate(lines, start=2):
         if not any(line):
             continue
-        if len(line) != len(columns):
+        cells = _cells(path, at, header, line)
+        unnamed += any(cell for name, cell in zip(header, line, strict=False) if not name)
+        (nameless if is_missing(cells[key]) else rows).append(Row(at, cells))
+    if nameless:
+        at = nameless[0].number
+        left = "a row without" if len(nameless) == 1 else f"{len(nameless)} rows without"
+        notes.append(
+            f"{path}, row {at}: {left} {key} left out (it says {_first_filled(nameless[0])})."
+        )
+    if unnamed:
+        notes.append(f"{path}, row 1: a column has no name and is left out. Name it in the header.")
+    return Table(path, columns, tuple(rows), _described(path.with_suffix(".json")), tuple(notes))
+
+
+def check_once(table: Table, keys: Sequence[str]) -> None:
+    """Refuse a table in which two rows say the same of `keys`. Raises MetaVoxelError."""
+    seen: dict[tuple[str, ...], int] = {}
+    for row in table.rows:
+        what = tuple(row.cells[key] for key in keys)
+        if what in seen:
             raise MetaVoxelError(
-                f"{path}, row {number}: {len(line)} cells where the header has {len(columns)}. "
-                "Separate cells with tabs and write n/a where a value is missing."
+                f'{table.path}, row {row.number}, column "{keys[0]}": "{" ".join(what)}" stands in '
+                f"row {seen[what]} already. Keep one row for each."
             )
-        row = Row(number, dict(zip(columns, line, strict=True)))
-        if row.cells[key] in MISSING:
-            raise MetaVoxelError(
-                f'{path}, row {number}, column "{key}": it is empty. Write a name.'
-            )
-        if row.cells[key] in seen:
-            raise MetaVoxelError(
-                f'{path}, row {number}, column "{key}": "{row.cells[key]}" stands in row '
-                f"{seen[row.cells[key]]} already. Keep one row for each."
-            )
-        seen[row.cells[key]] = number
-        rows.append(row)
-    return Table(path, columns, tuple(rows), _described(path.with_suffix(".json")))
+        seen[what] = row.number
 
 
 def parse_cell(table: Table, row: Row, column: str, kind: Continuous | Categorical) -> float | str:
     """The value of a cell that is not missing. Raises MetaVoxelError naming file, row, column."""
+    value = value_of(table, row, column, kind)
+    if isinstance(value, BadCell):
+        raise MetaVoxelError(value.sentence)
+    return value
+
+
+def value_of(
+    table: Table, row: Row, column: str, kind: Continuous | Categorical
+) -> float | str | BadCell:
+    """The value of a cell that is not missing, or what is wrong with it."""
     cell = row.cells[column]
     try:
         return kind.parse(at_least(cell)[0] if isinstance(kind, Continuous) else cell)
     except ValueError as error:
-        raise MetaVoxelError(
-            f'{table.path}, row {row.number}, column "{column}": {error}.'
-        ) from None
+        place = f'{table.path}, row {row.number}, column "{column}"'
+        return BadCell(f"{place}: {error}.", isinstance(error, NotInSchemaError))
 
 
 def at_least(cell: str) -> tuple[str, bool]:
@@ -102,13 +130,43 @@ def at_least(cell: str) -> tuple[str, bool]:
     return (match[1], True) if match else (cell, False)
 
 
+def cell_number(cell: str) -> float | None:
+    """The number that a cell holds, 89 where it says 89+, or None."""
+    return number(at_least(cell)[0])
+
+
+def stands(path: Path) -> bool:
+    """Whether a file is there, or a link to one that is not: reading it will say so."""
+    return path.is_file() or is_dead_link(path)
+
+
+def _named_columns(path: Path, header: Sequence[str], key: str) -> tuple[str, ...]:
+    columns = tuple(name for name in header if name)
+    if key not in columns:
+        found = f" The columns are {', '.join(columns[:20])}." if len(columns) > 1 else ""
+        raise MetaVoxelError(
+            f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns.'
+            f"{found}"
+        )
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise MetaVoxelError(f'{path}, row 1: column "{twice[0]}" stands twice. Rename one.')
+    return columns
+
+
+def _cells(path: Path, at: int, header: Sequence[str], line: Sequence[str]) -> Mapping[str, str]:
+    if len(line) < len(header) or any(line[len(header) :]):
+        raise MetaVoxelError(
+            f"{path}, row {at}: {len(line)} cells where the header has {len(header)}. "
+            "Separate cells with tabs and write n/a where a value is missing."
+        )
+    return {name: cell for name, cell in zip(header, line, strict=False) if name}
+
+
+def _first_filled(row: Row) -> str:
+    return next((f'"{cell[:40]}"' for cell in row.cells.values() if not is_missing(cell)), "n/a")
+
+
 def _described(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MetaVoxelError(f"{path}: this is not valid JSON ({error}). Correct it.") from None
-    if not isinstance(data, dict):
-        raise MetaVoxelError(f"{path}: a JSON object with a key per column is expected.")
-    return data
+    """What a JSON file says of the columns; nothing where there is none."""
+    return read_object(path) if stands(path) else {}

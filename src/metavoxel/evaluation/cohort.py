@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metavoxel.data.bids import Cohort, participants_file, read_cohort
+from metavoxel.data.bids import Cohort, read_within, tables_of
 from metavoxel.data.images import as_scan, read_scan
 from metavoxel.data.splits import Split
-from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.versions import version_of
 from metavoxel.preprocess.preparation import Preparation
@@ -35,7 +34,8 @@ class Table:
 class Parts:
     """A cohort's records by what the model may have seen of them.
 
-    `people` says who the test records are of, `left_out` what was not scored and why.
+    `people` says who the test records are of, `left_out` what was not scored and why, `warnings`
+    what reading the cohort said.
     """
 
     test: Cohort
@@ -43,6 +43,7 @@ class Parts:
     validation: Cohort
     people: str
     left_out: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Parts:
@@ -50,12 +51,16 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
 
     A cohort that shares no subject with the model's training and validation subjects is external:
     all of it is scored. Otherwise the model's test subjects are. With `external` the people are
-    others though their names may be the same. Raises MetaVoxelError if nobody is left.
+    others though their names may be the same. People with a value that the schema does not have,
+    such as an age beyond its range, are left out. Raises MetaVoxelError if nobody is left.
     """
     present = _present(bids, schema)
-    cohort = read_cohort(bids, present)
+    cohort, beyond = read_within(bids, present)
     absent = [v for v in schema.scalars if v not in present]
     notes = [f"{', '.join(absent)} not scored: the cohort has no such column"] if absent else []
+    notes += beyond
+    if beyond and not cohort.records:
+        raise MetaVoxelError(f"{bids}: nobody is left to score. {beyond[0]}")
     here, nobody = set(cohort.subjects), cohort.only([])
     seen = here & {*split.train, *split.validation}
     if external or not seen:
@@ -65,7 +70,7 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
             people = "an external cohort: its people are said to be none of the model's"
         elif shared:
             people += f"; {shared} of its {len(here)} subjects are the model's test subjects"
-        return Parts(cohort, nobody, nobody, people, tuple(notes))
+        return Parts(cohort, nobody, nobody, people, tuple(notes), cohort.warnings)
     test = cohort.only(split.test)
     if not test.records:
         raise MetaVoxelError(
@@ -82,27 +87,25 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
             notes.append(f"{count} subjects not scored: {why}")
     people = f"the model's test subjects ({split.made})"
     training, validation = cohort.only(split.train), cohort.only(split.validation)
-    return Parts(test, training, validation, people, tuple(notes))
+    return Parts(test, training, validation, people, tuple(notes), cohort.warnings)
 
 
 def _present(bids: Path, schema: Schema) -> Schema:
     """The schema without the scalars that the cohort has no column for."""
-    path = participants_file(Path(bids))
     if not schema.scalars:
         raise MetaVoxelError(
             f"This model knows {', '.join(schema.images)} alone, and evaluate scores answers about "
             "clinical variables. Look at what it draws with metavoxel ask."
         )
-    columns = set(read_table(path).columns)
-    for folder in {Path(bids), path.parent}:
-        for sessions in folder.glob("sub-*/sub-*_sessions.tsv"):
-            columns |= set(read_table(sessions, "session_id").columns)
-    kept = {v: kind for v, kind in schema.variables.items() if v in schema.images or v in columns}
-    if len(kept) == len(schema.images):
+    tables = tables_of(Path(bids))
+    scalars = {v: k for v, k in schema.scalars.items() if (k.column or v) in tables.columns}
+    if not scalars:
+        wanted = ", ".join(kind.column or v for v, kind in schema.scalars.items())
         raise MetaVoxelError(
-            f"{path}: it has none of the model's columns {', '.join(schema.scalars)}, so there is "
-            "no truth to compare with. Name its columns as the model does."
+            f"{tables.path}: it has none of the model's columns {wanted}, so there is no truth to "
+            "compare with. Name its columns as the model does."
         )
+    kept = {v: k for v, k in schema.variables.items() if v in schema.images or v in scalars}
     return Schema(variables=kept)
 
 
