@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,29 @@ from typing import Any
 import pytest
 
 _START_S = 60
+TOKEN = "a-token-that-is-the-same-in-every-test_0"  # so that a page goes on at the next server
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)")
 
 
 class Server:
     """`metavoxel qc OUT`, started as a person would start it."""
 
-    def __init__(self, out: Path, port: int = 0) -> None:
+    def __init__(self, out: Path, port: int = 0, token: str = TOKEN) -> None:
         command = [sys.executable, "-m", "metavoxel", "qc", str(out), "--no-browser"]
         self.process = subprocess.Popen(
-            [*command, "--port", str(port)], stderr=subprocess.PIPE, text=True
+            [*command, "--port", str(port)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "METAVOXEL_QC_TOKEN": token},
         )
         assert self.process.stderr is not None
         self.said = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", self.said)):
+        while not (found := _ADDRESS.search(self.said)):
             line = self.process.stderr.readline()
             assert line, f"the server ended: {self.said}"
             self.said += line
-        self.url, self.port = found[0], int(found[1])
+        self.url, self.port, self.token = found[0], int(found[1]), found[2]
+        self.cookie = f"metavoxel-qc-{self.port}={self.token}"
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -47,14 +53,24 @@ class Server:
     def call(
         self, path: str, body: Any = None, method: str = "", **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
-        """Status, answer (JSON where it is) and headers of one request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        """Status, answer (JSON where it is) and headers of one request, with the cookie."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        data = None
-        if body is not None:
-            data = json.dumps(body)
-            given = {"content-type": "application/json", **given}
-        connection.request(method or ("POST" if data else "GET"), path, data, given)
+        if body is None:
+            return self.send(path, None, method or "GET", given)
+        given = {"content-type": "application/json", **given}
+        return self.send(path, json.dumps(body).encode(), method or "POST", given)
+
+    def send(
+        self,
+        path: str,
+        data: bytes | Iterator[bytes] | None,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any, dict[str, str]]:
+        """The same with a body as it is; in pieces, its length is not told."""
+        given = headers or {"content-type": "application/json"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, data, {"cookie": self.cookie, **given})
         answer = connection.getresponse()
         text = answer.read()
         told = {name.lower(): value for name, value in answer.getheaders()}

@@ -54,7 +54,7 @@ class Window:
             self.page.clock.install()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self._check(request.url, url))
+        self.page.on("request", lambda request: self._check(request.url, url.partition("?")[0]))
         self.page.goto(url)
         self.wait_for_picture()
 

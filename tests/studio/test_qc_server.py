@@ -18,6 +18,7 @@ from metavoxel.cli import qc
 from metavoxel.data.quality import Decision, append_decision, read_decisions
 from metavoxel.errors import MetaVoxelError
 from metavoxel.studio.loopback import listen
+from metavoxel.studio.review import Review
 from prepared import write_derivative, write_scan
 from serving import Server, serving
 
@@ -68,7 +69,7 @@ def test_a_view_has_three_planes_through_a_voxel_kept_inside(server: Server) -> 
 @pytest.mark.parametrize(
     ("path", "status", "sentence"),
     [
-        ("/api/view?scan=sub-05_T1w", 422, "the file is damaged or incomplete"),
+        ("/api/view?scan=sub-05_T1w", 422, "damaged, or not"),
         ("/api/view?scan=sub-90_T1w", 422, "It was not prepared: a folder"),
         ("/api/view?scan=sub-77_T1w", 422, "there is no scan sub-77_T1w here"),
         ("/api/view?scan=../../etc/passwd", 422, "there is no scan ../../etc/passwd"),
@@ -76,7 +77,36 @@ def test_a_view_has_three_planes_through_a_voxel_kept_inside(server: Server) -> 
         ("/api/view?scan=sub-01_T1w&head=true", 422, "the raw scan is not there"),
         ("/api/volume/..%2f..%2fx/brain.nii.gz", 404, ""),
         ("/api/volume/sub-01_T1w/secret.nii.gz", 422, "part"),
-        ("/api/view", 422, "scan: Field required"),
+        ("/api/view", 422, "scan: say which"),
+        *(
+            (f"/api/view?scan=sub-01_T1w&at={at}", 422, "is no voxel")
+            for at in (
+                "%D9%A3,1,1",
+                "1,2,3,4",
+                "1.5,1,1",
+                "--5,1,1",
+                "9999999,1,1",
+                "9" * 5000 + ",1,1",
+                "nan,1,1",
+                "1e3,1,1",
+                "+1,1,1",
+                "1,1,1%0A",
+                "1_0,1,1",
+                "",
+            )
+        ),
+        ("/api/view?scan=sub-01_T1w&scan=sub-02_T1w", 422, "stands twice"),
+        ("/api/view?scan=sub-01_T1w&plane=1", 422, '"plane" is no parameter'),
+        ("/api/view?scan=sub-01_T1w&head=yes", 422, "neither true nor false"),
+        ("/api/view?scan=%00%ED%A0%80", 422, "there is no scan"),
+        ("/api/decisions?seen=-1", 422, "is no whole number"),
+        ("/api/decisions?seen=%D9%A3", 422, "is no whole number"),
+        ("/api/decisions?seen=1_0", 422, "is no whole number"),
+        ("/api/decisions?seen=" + "9" * 5000, 422, "is no whole number"),
+        ("/api/decisions?seen=NaN", 422, "is no whole number"),
+        ("/api/scans?x=1", 422, '"x" is no parameter'),
+        ("/api/nothing", 404, "There is nothing at this address"),
+        ("/api/scans/", 404, "There is nothing at this address"),
     ],
 )
 def test_what_cannot_be_shown_is_one_sentence(
@@ -112,6 +142,90 @@ def test_what_is_no_decision_is_not_written(server: Server, out: Path, body: obj
     status, told, _ = server.call("/api/decisions", body, "POST")
     assert status == 422 and told["error"]
     assert read_decisions(out) == []
+
+
+ODD_BODIES = {
+    "nothing": "",
+    "no JSON": "{",
+    "a key twice": '{"scan": "sub-01_T1w", "decision": "pass", "decision": "fail"}',
+    "5,000 digits": '{"scan": "sub-01_T1w", "decision": "pass", "seen": ' + "9" * 5000 + "}",
+    "a huge number": '{"scan": "sub-01_T1w", "decision": "pass", "seen": 99999999999999999999}',
+    "a number as text": '{"scan": "sub-01_T1w", "decision": "pass", "seen": "3"}',
+    "a fraction": '{"scan": "sub-01_T1w", "decision": "pass", "seen": 1.0}',
+    "true for a number": '{"scan": "sub-01_T1w", "decision": "pass", "seen": true}',
+    "NaN": '{"scan": "sub-01_T1w", "decision": "pass", "seen": NaN}',
+    "a negative number": '{"scan": "sub-01_T1w", "decision": "pass", "seen": -1}',
+    "an unknown key": '{"scan": "sub-01_T1w", "decision": "pass", "path": "/etc/passwd"}',
+    "nests without end": "[" * 30_000,
+    "half a character": '{"scan": "sub-01_T1w", "decision": "pass", "note": "\\ud800"}',
+    "a zero byte": '{"scan": "sub-01_T1w", "decision": "pass"}\0',
+    "a list for text": '{"scan": ["sub-01_T1w"], "decision": "pass"}',
+    "null": '{"scan": "sub-01_T1w", "decision": null}',
+}
+
+
+@pytest.mark.parametrize("what", ODD_BODIES)
+def test_odd_json_is_one_sentence(server: Server, out: Path, what: str) -> None:
+    status, told, _ = server.send("/api/decisions", ODD_BODIES[what].encode())
+    assert status == 422 and told["error"].endswith(".") and "Traceback" not in told["error"]
+    assert not (out / "qc.tsv").exists()
+
+
+def test_a_long_body_is_refused(server: Server, out: Path) -> None:
+    status, told, _ = server.send("/api/decisions", b"x" * 100_000)
+    assert (status, told) == (413, {"error": "A request has at most 64 KB here."})
+    pieces = [b"x" * 10_000] * 10  # no length is told
+    status, told, _ = server.send("/api/decisions", iter(pieces))
+    assert (status, told) == (413, {"error": "A request has at most 64 KB here."})
+    assert server.call("/api/decisions")[0] == 200  # it goes on
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_other_methods_are_refused_in_the_page_s_own_form(server: Server, method: str) -> None:
+    status, told, _ = server.call("/api/decisions", {}, method)
+    assert (status, told) == (405, {"error": "This address is not asked in this way."})
+
+
+def test_other_addresses_have_a_page_of_one_sentence(server: Server) -> None:
+    for path in ("/nothing", "/qc.html", "/static/qc.js", "/%2e%2e/%2e%2e/etc/passwd", "/docs"):
+        status, text, headers = server.call(path)
+        assert status == 404 and b"There is nothing at this address." in text
+        assert headers["content-type"].startswith("text/html")
+    assert server.call("/qc.js", range="bytes=x")[0] == 200
+
+
+def test_without_the_token_s_cookie_nothing_is_answered(server: Server) -> None:
+    for path in ("/", "/qc.js", "/niivue.js", "/api/scans", "/api/volume/sub-01_T1w/brain.nii.gz"):
+        assert server.call(path, cookie="")[0] == 403
+    status, told, _ = server.call("/api/decisions", said("sub-01_T1w", "fail"), cookie="")
+    assert status == 403 and "open the address" in told["error"]
+    status, _, headers = server.call(f"/?token={server.token}", cookie="")
+    assert (status, headers["location"]) == (303, "/")
+    assert headers["set-cookie"].startswith(server.cookie)
+
+
+def test_a_link_out_of_the_derivative_is_not_followed(out: Path, tmp_path: Path) -> None:
+    """Nor for the mask; what lies in the dataset's own annex is its own."""
+    dataset = tmp_path / "sent"
+    write_derivative(dataset, 3)
+    secret = tmp_path / "secret.nii.gz"
+    whole = write_scan(tmp_path / "other", "sub-01")
+    whole.brain.rename(secret)
+    brains = sorted(dataset.glob("sub-*/anat/*brain_T1w.nii.gz"))
+    mask = next(dataset.glob("sub-02/anat/*_mask.nii.gz"))
+    annexed = dataset / ".git" / "annex" / "objects" / "key.nii.gz"
+    annexed.parent.mkdir(parents=True)
+    brains[2].rename(annexed)
+    for link, target in ((brains[0], secret), (mask, secret), (brains[2], annexed)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    (tmp_path / "link").symlink_to(dataset)  # the dataset itself may be one
+    review = Review(tmp_path / "link")
+    for scan in ("sub-01_T1w", "sub-02_T1w"):
+        for ask in (review.files, lambda name: review.view(name, None, False)):
+            with pytest.raises(MetaVoxelError, match="it is a link out of"):
+                ask(scan)
+    assert review.view("sub-03_T1w", None, False)["scan"] == "sub-03_T1w"
 
 
 def test_the_lines_of_another_window_are_told_once(server: Server, out: Path) -> None:
@@ -251,7 +365,7 @@ def test_a_decision_survives_the_disk_s_error_as_a_sentence(server: Server, out:
         status, told, _ = server.call("/api/decisions", said("sub-01_T1w", "pass"))
     finally:
         (out / "qc.tsv").rmdir()
-    assert status == 422 and "qc.tsv cannot be written" in told["error"]
+    assert status == 422 and "qc.tsv: this is a folder." in told["error"]
     assert json.dumps(told).count("Traceback") == 0
 
 

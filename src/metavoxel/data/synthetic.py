@@ -175,11 +175,10 @@ def _within(kind: Any, samples: np.ndarray) -> np.ndarray:
 
 def _clipped(name: str, kind: Any, samples: np.ndarray) -> str:
     """A sentence if samples lie outside the range of the schema, else nothing."""
-    bounds = getattr(kind, "range", None)
-    outside = 0 if bounds is None else int(((samples < bounds[0]) | (samples > bounds[1])).sum())
+    low, high = getattr(kind, "range", None) or (-np.inf, np.inf)
+    outside = 0 if np.isinf(low) else int(((samples < low) | (samples > high)).sum())
     if not outside:
         return ""
-    low, high = bounds
     return (
         f"{outside} of {len(samples)} samples of {name} lie outside {low:g} to {high:g}; they are "
         "written as the nearer end."

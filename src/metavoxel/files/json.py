@@ -23,11 +23,16 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     with reading(path, "JSON", "Correct it."):
         try:
-            return checked(json.loads(text, object_pairs_hook=_once))
+            return parse_json(text)
         except json.JSONDecodeError as error:
             raise MetaVoxelError(
                 f"{path}, line {error.lineno}: this is not valid JSON ({error.msg}). Correct it."
             ) from None
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says. Raises ValueError, or RecursionError where it nests without end."""
+    return checked(json.loads(text, object_pairs_hook=_once))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -4,53 +4,60 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import FastAPI, Query
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import BaseModel, Field
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from rich.console import Console
 from rich.markup import escape
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from metavoxel.data.quality import QC_TABLE
 from metavoxel.errors import MetaVoxelError
-from metavoxel.studio.loopback import address, listen, serve
+from metavoxel.files.wall import reading
+from metavoxel.studio.answers import Json, error_answer
+from metavoxel.studio.loopback import address, listen, new_token, serve
+from metavoxel.studio.parameters import judgement, parameters, voxel, whole_number, yes_or_no
 from metavoxel.studio.review import ConflictError, Review, as_json
 
 _STATIC = Path(__file__).with_name("static")
 _PAGE = ("qc.html", "qc.js", "planes.js", "closer.js", "qc.css")
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _FRESH = {"cache-control": "no-store"}  # scans may be prepared again while the page is open
-
-
-class Judgement(BaseModel):
-    """What the page sends. `expected` is given by undo only: the time of the line it undoes."""
-
-    scan: str = Field(max_length=500)
-    decision: Literal["pass", "fail", "unsure", "n/a"]
-    note: str = Field(default="", max_length=2000)
-    rater: str = Field(default="", max_length=100)
-    expected: str | None = Field(default=None, max_length=100)
-    seen: int = Field(default=0, ge=0)
 
 
 def run_qc(out: Path, port: int, browser: bool, console: Console) -> None:
     """Serve the page for a derivative until interrupted. Raises MetaVoxelError."""
-    app = create_app(Review(out))
+    token = new_token()
+    review = Review(out)
+    app = create_app(review)
     with listen(port) as bound:
-        console.print(f"Quality control of {escape(str(out))}: {address(bound)}", soft_wrap=True)
+        url = address(bound, token)
+        # Nothing beside the address in its line: terminals make all of it a link.
+        console.print(f"Quality control of {escape(str(out))}:", soft_wrap=True)
+        console.print(url, soft_wrap=True, markup=False, highlight=False)
         console.print(f"Decisions are kept in {QC_TABLE} as they are made. Ctrl+C ends it.")
-        serve(app, bound, browser)
+        for note in review.notes:
+            console.print(f"[yellow]Warning:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        serve(app, bound, token, browser)
 
 
 def create_app(review: Review) -> FastAPI:
-    """The page and what it asks for."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    """The page and what it asks for. Whom it answers is not its business: see loopback."""
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        default_response_class=Json,
+    )
     _answer_errors(app)
     _serve_page(app)
 
     @app.get("/api/scans")
-    def scans() -> dict[str, Any]:
+    def scans(request: Request) -> dict[str, Any]:
+        parameters(request)
         lines = review.decisions()
         return {
             "folder": str(review.out),
@@ -61,32 +68,48 @@ def create_app(review: Review) -> FastAPI:
         }
 
     @app.get("/api/decisions")
-    def decisions(seen: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
-        return _since(review, seen)
+    def decisions(request: Request) -> dict[str, Any]:
+        given = parameters(request, "seen")
+        return _since(review, whole_number("seen", given.get("seen", "0")))
 
     @app.post("/api/decisions")
-    def decide(said: Judgement) -> dict[str, Any]:
-        made = review.decide(said.scan, said.decision, said.note, said.rater, said.expected)
-        return {"made": as_json(made), **_since(review, said.seen)}
+    async def decide(request: Request) -> dict[str, Any]:
+        parameters(request)
+        said = judgement(await request.body())
+
+        def write() -> dict[str, Any]:
+            made, note = review.decide(
+                said.scan, said.decision, said.note, said.rater, said.expected
+            )
+            return {"made": as_json(made), "told": note, **_since(review, said.seen)}
+
+        return await run_in_threadpool(write)
 
     @app.get("/api/view")
-    def view(scan: str, at: str | None = None, head: bool = False) -> dict[str, Any]:
-        return review.view(scan, _voxel(at), head)
+    def view(request: Request) -> dict[str, Any]:
+        given = parameters(request, "scan", "at", "head")
+        if "scan" not in given:
+            raise MetaVoxelError("scan: say which, as scan=sub-01_T1w.")
+        at = voxel(given["at"]) if "at" in given else None
+        return review.view(given["scan"], at, yes_or_no("head", given.get("head", "false")))
 
     @app.get("/api/volume/{scan}/{part}.nii.gz")
-    def volume(scan: str, part: Literal["brain", "mask"]) -> FileResponse:
+    def volume(request: Request, scan: str, part: str) -> Response:
+        parameters(request)
+        if part not in ("brain", "mask"):
+            raise MetaVoxelError("part: a scan has a brain and a mask.")
         brain, mask = review.files(scan)
         path = brain if part == "brain" else mask
-        if not path.is_file():
-            raise MetaVoxelError(f"{path}: there is no such file. Prepare the scan again.")
-        return FileResponse(path, media_type="application/octet-stream")
+        with reading(path, "a prepared scan", "Prepare the scan again."):
+            return Response(path.read_bytes(), media_type="application/octet-stream")
 
     return app
 
 
 def _serve_page(app: FastAPI) -> None:
     def page(name: str) -> Any:
-        return lambda: FileResponse(_STATIC / name, headers=_FRESH)
+        kind = _TYPES[Path(name).suffix]
+        return lambda: Response((_STATIC / name).read_bytes(), 200, _FRESH, kind)
 
     for name in _PAGE:
         app.get("/" if name == "qc.html" else f"/{name}", include_in_schema=False)(page(name))
@@ -99,27 +122,31 @@ def _serve_page(app: FastAPI) -> None:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """One sentence for whatever goes wrong, as JSON: {"error": ...}."""
+    """One sentence for whatever goes wrong."""
 
     @app.exception_handler(MetaVoxelError)
-    def told(_: Any, error: MetaVoxelError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
+    def told(request: Request, error: MetaVoxelError) -> Response:
+        return error_answer(request.url.path, 422, str(error))
 
     @app.exception_handler(ConflictError)
-    def conflict(_: Any, error: ConflictError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 409)
+    def conflict(request: Request, error: ConflictError) -> Response:
+        return error_answer(request.url.path, 409, str(error))
 
-    @app.exception_handler(RequestValidationError)
-    def malformed(_: Any, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": f"{place}: {first['msg']}."}, 422)
+    @app.exception_handler(HTTPException)
+    def other(request: Request, error: HTTPException) -> Response:
+        said = {
+            404: "There is nothing at this address.",
+            405: "This address is not asked in this way.",
+        }
+        sentence = said.get(error.status_code, "This cannot be answered.")
+        return error_answer(request.url.path, error.status_code, sentence, error.headers)
 
     @app.exception_handler(Exception)
-    def unforeseen(_: Any, error: Exception) -> JSONResponse:
+    def unforeseen(request: Request, error: Exception) -> Response:
         said = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {said[0] if said else 'no reason given'}"
-        return JSONResponse({"error": f"This went wrong: {reason}. The terminal says more."}, 500)
+        sentence = f"This went wrong: {reason}. The terminal says more."
+        return error_answer(request.url.path, 500, sentence)
 
 
 def _since(review: Review, seen: int) -> dict[str, Any]:
@@ -132,15 +159,6 @@ def _since(review: Review, seen: int) -> dict[str, Any]:
         "seen": len(every),
         "shortened": shortened,
     }
-
-
-def _voxel(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(p.lstrip("-").isdecimal() for p in parts):
-        raise MetaVoxelError(f'"{text}" is no voxel. Give three whole numbers, as 48,56,48.')
-    return [int(p) for p in parts]
 
 
 def _login() -> str:

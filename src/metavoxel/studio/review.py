@@ -20,9 +20,11 @@ from metavoxel.data.quality import (
     last_decisions,
     mend_decisions,
     now,
+    one_line,
     read_decisions,
 )
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.writing import real_path
 from metavoxel.preprocess.group import ScanSummary, read_group
 from metavoxel.preprocess.head import read_head
 from metavoxel.preprocess.mosaic import (
@@ -51,7 +53,8 @@ class Review:
         """Raises MetaVoxelError if there is no derivative, or its qc.tsv is malformed."""
         self.out = out
         self.scans = {s.name: s for s in read_group(out)}
-        mend_decisions(out)
+        told = mend_decisions(out)
+        self.notes = [told] if told else []
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._lines: list[Decision] = []
@@ -84,8 +87,8 @@ class Review:
 
     def decide(
         self, name: str, decision: str, note: str, rater: str, expected: str | None = None
-    ) -> Decision:
-        """Write a decision down; it is on the disk when this returns.
+    ) -> tuple[Decision, str]:
+        """Write a decision down; it is on the disk when this returns, with what is to be said.
 
         `expected` is the time of the line that is to be undone: if another line counts by now, it
         stays, and ConflictError is raised. Raises MetaVoxelError if there is no such scan.
@@ -96,8 +99,8 @@ class Review:
             session_id=scan.session or "n/a",
             scan=name,
             decision=decision,
-            note=_one_line(note),
-            rater=_one_line(rater),
+            note=one_line(note),
+            rater=one_line(rater),
             time=now(),
         )
         with self._writing:
@@ -108,8 +111,8 @@ class Review:
                     raise ConflictError(
                         f"{name} has been judged since, by {who}: it is left as it is."
                     )
-            append_decision(self.out, line)
-        return line
+            told = append_decision(self.out, line)
+        return line, told
 
     def view(self, name: str, at: Sequence[int] | None, head: bool) -> dict[str, Any]:
         """Three planes of a scan through a voxel. Raises MetaVoxelError if it cannot be read."""
@@ -149,10 +152,16 @@ class Review:
         return self.scans[name]
 
     def files(self, name: str) -> tuple[Path, Path]:
-        """Brain and mask of a scan. Raises MetaVoxelError with the reason if it has none."""
+        """Brain and mask of a scan. Raises MetaVoxelError with the reason if it has none, or if
+        they do not lie in the derivative: one that somebody has sent may link to any file."""
         scan = self.scan(name)
         if scan.brain is None or scan.mask is None:
             raise MetaVoxelError(f"It was not prepared: {scan.reason}")
+        for path in (scan.brain, scan.mask):
+            if not real_path(path).is_relative_to(real_path(self.out)):
+                raise MetaVoxelError(
+                    f"{path}: it is a link out of {self.out}, so it is not shown. Copy the file."
+                )
         return scan.brain, scan.mask
 
     def _brain_stamp(self, name: str) -> int:
@@ -181,10 +190,6 @@ def as_json(decision: Decision) -> dict[str, str]:
 
 def _world(grid: Grid, at: Sequence[int]) -> np.ndarray:
     return grid.affine[:3, :3] @ np.asarray(at) + grid.affine[:3, 3]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()) or "n/a"
 
 
 def _finite(x: float) -> float | None:

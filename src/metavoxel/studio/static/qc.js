@@ -48,7 +48,7 @@ async function call(path, body) {
     unanswered = false;
   } catch {
     unanswered = lost = true;
-    throw new Error("The server does not answer. Every decision that was made is in qc.tsv; start metavoxel qc again and this page goes on.");
+    throw new Error("The server does not answer. Every decision that was made is in qc.tsv; start metavoxel qc again, and open the address that it prints.");
   }
   const data = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
   if (!answer.ok) throw new Error(data.error);
@@ -89,7 +89,7 @@ async function write(scan, decision, note, expected) {
     const known = last.get(scan);
     const told = await call("api/decisions", { scan, decision, note, rater: byId("rater").value, expected, seen });
     take(told);
-    complain(null);
+    complain(told.told ? new Error(told.told) : null);
     const { made } = told, lines = [known, ...told.decisions].filter((d) => d && d.scan === scan);
     return { made, before: lines[lines.findIndex((d) => d.time === made.time) - 1] };
   } catch (error) {
