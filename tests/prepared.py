@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metavoxel.data.bids import ScanFile
-from metavoxel.preprocess.derivative import Outputs, describe_dataset, write_status
+from metavoxel.data.scans import ScanFile
+from metavoxel.preprocess.derivative import Outputs, describe_dataset
+from metavoxel.preprocess.logs import write_status
 from metavoxel.preprocess.pipeline import Prepared
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.preprocess.template import template_brain, template_grid, template_mask

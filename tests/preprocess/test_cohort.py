@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 
 from conftest import Cohort, raw, write_raw_cohort
-from metavoxel.data.bids import scan_files
 from metavoxel.data.quality import Decision, append_decision, now, read_decisions
+from metavoxel.data.scans import scan_files
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, Outcome, bury, find_jobs, interrupted, run_subject
-from metavoxel.preprocess.derivative import Outputs, file_digest, read_status, write_status
+from metavoxel.preprocess.derivative import Outputs
 from metavoxel.preprocess.itk import read_rigid
+from metavoxel.preprocess.logs import file_digest, read_status, write_status
 from metavoxel.preprocess.recipe import Recipe
 from raw_scans import brain_of, sidecar_of, voxels, write_brain
 
 RECIPE = Recipe(skull_strip="none")
 GOOD = ["sub-01_ses-2", "sub-01_ses-10", "sub-02"]
 BAD = {
-    "sub-11": "damaged or incomplete",
+    "sub-11": "damaged, or not an image",
     "sub-12": "the image has 4 axes, the last of length 3",
     "sub-13": "does not look like the template",
     "sub-14": "every voxel is 0",

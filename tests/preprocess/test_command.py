@@ -13,7 +13,7 @@ import pytest
 from conftest import Cohort, raw
 from folders import heed_interrupts
 from metavoxel.preprocess.arguments import spread
-from metavoxel.preprocess.derivative import read_status
+from metavoxel.preprocess.logs import read_status
 from raw_scans import brain_of, metavoxel, run, voxels, write_brain
 
 APP = ["preprocess", "bids", "out", "participant", "--skull-strip", "none"]

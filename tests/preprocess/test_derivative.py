@@ -14,7 +14,8 @@ import pytest
 
 from conftest import Cohort
 from metavoxel.errors import MetaVoxelError
-from metavoxel.preprocess.derivative import check_recipe, describe_dataset, write_json
+from metavoxel.preprocess.derivative import check_recipe, describe_dataset
+from metavoxel.preprocess.logs import write_json
 from metavoxel.preprocess.recipe import Recipe
 from raw_scans import brain_of, sidecar_of
 
@@ -81,7 +82,7 @@ def test_the_dataset_declares_the_recipe(cohort: Cohort) -> None:
     assert told["DatasetType"] == "derivative"
     assert told["GeneratedBy"][0]["Recipe"] == Recipe(skull_strip="none").declaration()
     assert told["DatasetLinks"]["raw"] == cohort.bids.resolve().as_uri()
-    check_recipe(cohort.out / "dataset_description.json", Recipe(skull_strip="none").declaration())
+    check_recipe(cohort.out, Recipe(skull_strip="none").declaration())
 
 
 def test_another_recipe_or_another_version_is_refused(cohort: Cohort) -> None:

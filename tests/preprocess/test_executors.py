@@ -15,8 +15,9 @@ import pytest
 from conftest import Cohort, raw
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, Outcome, find_jobs
-from metavoxel.preprocess.derivative import describe_dataset, read_status
+from metavoxel.preprocess.derivative import describe_dataset
 from metavoxel.preprocess.executors import Executor, on_dask, on_this_machine
+from metavoxel.preprocess.logs import read_status
 from metavoxel.preprocess.recipe import Recipe
 from raw_scans import moved, run, voxels, write_brain
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from metavoxel.data.quality import Decision, append_decision
 from metavoxel.errors import MetaVoxelError
-from metavoxel.preprocess.derivative import write_status
 from metavoxel.preprocess.group import read_group
+from metavoxel.preprocess.logs import write_status
 from metavoxel.preprocess.report import MEASURES, run_group
 from prepared import write_derivative, write_scan
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_has_its_sentence_and_stops_nothing(tmp_path: Path) 
     (out / "logs" / "sub-09_T1w.json").write_text("{")
     run_group(out, QUIET)
     rows, shown = rows_of(out), data_of(out)
-    assert "damaged or incomplete" in shown["sub-05_T1w"]["reason"]
+    assert "damaged, or not an image" in shown["sub-05_T1w"]["reason"]
     assert shown["sub-05_T1w"]["tile"] is None
     assert rows["sub-06_T1w"]["outlier_score"] == "inf"
     assert rows["sub-06_T1w"]["oddest_measure"] == "symmetry"

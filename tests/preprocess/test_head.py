@@ -44,7 +44,7 @@ def test_the_head_is_placed_by_the_transform_that_was_saved(tmp_path: Path) -> N
 def test_a_transform_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     out = write_derivative(tmp_path / "out", 1)  # whose transforms are empty files
     write_nifti(tmp_path / "raw" / "sub-01" / "anat" / "sub-01_T1w.nii.gz", template_brain(4))
-    with pytest.raises(MetaVoxelError, match=r"xfm.*: the transform cannot be read"):
+    with pytest.raises(MetaVoxelError, match=r"xfm.*: damaged, or not a transform"):
         read_head(out, read_group(out)[0], GRID)
 
 

@@ -22,8 +22,8 @@ from metavoxel.data.images import read_volume, resample
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_folder import save_model
-from metavoxel.preprocess.derivative import read_status
 from metavoxel.preprocess.dicom import from_dicom
+from metavoxel.preprocess.logs import read_status
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import parse_schema
 from raw_scans import brain_of, metavoxel, moved, run, sidecar_of, voxels, write_series
@@ -88,7 +88,7 @@ def finished(out: Path) -> list[str]:
 def test_after_a_kill_what_was_done_is_kept_and_the_rest_is_completed(heads: Heads) -> None:
     assert heads.status == 1
     assert f"{len(heads.half_way['done'])} done before" in heads.said
-    assert "sub-03_T1w: " in heads.said and "damaged or incomplete" in heads.said
+    assert "sub-03_T1w: " in heads.said and "damaged, or not an image" in heads.said
     assert finished(heads.out) == ["sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02_T1w"]
     for record in heads.half_way["done"]:
         brain = brain_of(heads.out, record.removesuffix("_T1w"))

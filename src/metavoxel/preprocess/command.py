@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Outcome, find_jobs
-from metavoxel.preprocess.derivative import describe_dataset, read_status
+from metavoxel.preprocess.derivative import describe_dataset
 from metavoxel.preprocess.executors import Executor, on_dask, on_this_machine
 from metavoxel.preprocess.recipe import Recipe
 
@@ -43,15 +43,23 @@ def run_participants(
     bids: Path, out: Path, recipe: Recipe, chosen: Selection, run: Executor, console: Console
 ) -> int:
     """Prepare every chosen scan; how many failed. Raises MetaVoxelError if it cannot begin."""
+    out = out.resolve()  # where a link points
     jobs = find_jobs(
-        bids, out, recipe, chosen.suffix, chosen.participants, chosen.sessions, chosen.masks
+        bids,
+        out,
+        recipe,
+        chosen.suffix,
+        chosen.participants,
+        chosen.sessions,
+        chosen.masks,
+        lambda note: _line(f"Warning: {note}", console),
     )
     describe_dataset(out, bids, recipe)
     total, start = sum(len(job.scans) for job in jobs), time.perf_counter()
     outcomes: list[Outcome] = []
     for outcome in _shown((o for each in run(jobs) for o in each), total, console):
         outcomes.append(outcome)
-    _summarise(outcomes, out, time.perf_counter() - start, console)
+    _summarise(outcomes, time.perf_counter() - start, console)
     return sum(o.status == "failed" for o in outcomes)
 
 
@@ -81,14 +89,10 @@ def _told(outcome: Outcome) -> str:
     return outcome.reason or f"prepared in {outcome.seconds:.0f} s"
 
 
-def _summarise(outcomes: list[Outcome], out: Path, seconds: float, console: Console) -> None:
+def _summarise(outcomes: list[Outcome], seconds: float, console: Console) -> None:
     """What was done, how fast, in how much memory; the failures by name with their reasons."""
     counts = {s: sum(o.status == s for o in outcomes) for s in ("ok", "skipped", "failed")}
-    peaks = [
-        (read_status(out, o.record) or {}).get("peak_memory_mb", 0)
-        for o in outcomes
-        if o.status == "ok"
-    ]
+    peaks = [o.peak_memory_mb for o in outcomes if o.status == "ok"]
     told = [f"{counts['ok']} prepared in {_duration(seconds)}"] if counts["ok"] else []
     told += [f"{counts['skipped']} done before"] if counts["skipped"] else []
     told += [f"{counts['failed']} failed"] if counts["failed"] else []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +13,31 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from metavoxel.data.bids import ScanFile
+from metavoxel.data.description import DESCRIPTION, generated_by
 from metavoxel.data.images import Grid, read_volume
+from metavoxel.data.scans import ScanFile
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_object
 from metavoxel.files.writing import atomic_write
+from metavoxel.preprocess.logs import (
+    LOGS,
+    Files,
+    check_ours,
+    digests,
+    is_ours,
+    listed,
+    read_status,
+    write_json,
+)
 from metavoxel.preprocess.measures import measures
 from metavoxel.preprocess.pipeline import Prepared
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.version import __version__
 
-LOGS, DESCRIPTION = "logs", "dataset_description.json"
+NAME = "metavoxel preprocess"  # in GeneratedBy
 # What BIDS has no names for: our own logs and reports, and transforms (a proposal, BEP 14, whose
 # names these are; fMRIPrep keeps its own out of the validator's sight in the same way).
-_NOT_BIDS = (f"{LOGS}/", "qc.tsv", "group_*", "report*", "*_xfm.txt")
+_NOT_BIDS = (f"{LOGS}/", "qc.tsv*", "group_*", "report*", "*_xfm.txt")
 _LEVELS = 255  # brains are stored as 8 bit: finer than their noise, and a quarter of the size
 
 
@@ -35,6 +45,7 @@ _LEVELS = 255  # brains are stored as 8 bit: finer than their noise, and a quart
 class Outputs:
     """Where one prepared scan stands. The sidecar is written last: where it is, all of it is."""
 
+    out: Path
     folder: Path
     name: str  # entities of the raw scan, as sub-01_ses-a
     suffix: str
@@ -46,9 +57,8 @@ class Outputs:
         visit = [scan.subject, *([scan.session] if scan.session else [])]
         entities = [f"{k}-{x}" for k, x in scan.entities.items()]
         folder = out.joinpath(*visit, "anat")
-        return cls(
-            folder, "_".join(visit + entities), scan.suffix, recipe.template, recipe.resolution
-        )
+        name = "_".join(visit + entities)
+        return cls(out, folder, name, scan.suffix, recipe.template, recipe.resolution)
 
     @property
     def record(self) -> str:
@@ -64,7 +74,7 @@ class Outputs:
 
     @property
     def mask(self) -> Path:
-        return self.folder / f"{self._placed}_desc-brain_mask.nii.gz"
+        return mask_of(self.brain, self.suffix)
 
     @property
     def transform(self) -> Path:
@@ -73,12 +83,43 @@ class Outputs:
 
     @property
     def _placed(self) -> str:
-        return f"{self.name}_space-{self.template}_res-{self.resolution:g}".replace(".", "p")
+        resolution = f"{self.resolution:g}".replace(".", "p")
+        return f"{self.name}_space-{self.template}_res-{resolution}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.sidecar, self.brain, self.mask, self._mask_sidecar, self.transform
+
+    def ours(self) -> Files:
+        """Which of the files we wrote. Raises MetaVoxelError if the log cannot be read.
+
+        Before logs listed them, all that stood beside a log, or a sidecar of ours, was ours.
+        """
+        log = read_status(self.out, self.record)
+        files = listed(log)
+        if files is not None:
+            return files
+        return self.unwritten() if log is not None or self._facts() is not None else {}
+
+    def unwritten(self) -> Files:
+        """What to list of the files before they are written."""
+        return {path.relative_to(self.out).as_posix(): None for path in self.files}
+
+    def written(self) -> Files:
+        """What to list of the files once they are written. Raises MetaVoxelError."""
+        return digests(self.files, self.out)
+
+    def check_ours(self) -> None:
+        """Raise StrangerError if a file stands in the way that is not ours; else MetaVoxelError as
+        `ours`."""
+        check_ours(self.files, self.out, self.ours())
 
     def remove(self) -> None:
-        """Take away what stands there: it is of another scan, or of another recipe."""
-        for path in (self.sidecar, self.brain, self.mask, self._mask_sidecar, self.transform):
-            path.unlink(missing_ok=True)
+        """Take away what is ours: it is of another scan, or of another recipe."""
+        ours = self.ours()
+        for path in self.files:
+            if is_ours(path, self.out, ours):
+                path.unlink(missing_ok=True)
 
     def write(
         self,
@@ -118,9 +159,22 @@ class Outputs:
         """What the sidecar says; None where the scan is not done, or not whole."""
         if not (self.brain.is_file() and self.mask.is_file() and self.transform.is_file()):
             return None
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.sidecar.read_text())["MetaVoxel"]
+        return self._facts()
+
+    def _facts(self) -> dict[str, Any] | None:
+        """What a sidecar of ours says of the preparation; None if there is none, or another's."""
+        with contextlib.suppress(MetaVoxelError):
+            facts = read_object(self.sidecar).get("MetaVoxel")
+            return facts if isinstance(facts, dict) else None
         return None
+
+
+def mask_of(brain: Path, suffix: str) -> Path:
+    """The mask beside a brain. BIDS has no place for the suffix of the scan in its name: as
+    fMRIPrep has it, the plain one is T1w's."""
+    kind = "" if suffix == "T1w" else suffix
+    start, _, end = brain.name.rpartition(f"_desc-brain_{suffix}.")
+    return brain.with_name(f"{start}_desc-brain{kind}_mask.{end}")
 
 
 def _save(voxels: np.ndarray, affine: np.ndarray, path: Path, slope: float) -> None:
@@ -133,54 +187,38 @@ def _save(voxels: np.ndarray, affine: np.ndarray, path: Path, slope: float) -> N
         nib.save(image, temporary)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises MetaVoxelError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MetaVoxelError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def read_status(out: Path, record: str) -> dict[str, Any] | None:
-    """What the log says of a scan: status (running, ok or failed), reason, seconds, peak memory."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((out / LOGS / f"{record}.json").read_text())
-    return None
-
-
-def write_status(out: Path, record: str, **facts: Any) -> None:
-    write_json(out / LOGS / f"{record}.json", facts)
-
-
 def describe_dataset(out: Path, bids: Path, recipe: Recipe) -> None:
     """Write dataset_description.json and .bidsignore.
 
-    Raises MetaVoxelError if `out` holds what another recipe made: one folder, one preparation.
+    Raises MetaVoxelError if `out` holds what another recipe made, or what is not ours: one folder,
+    one preparation.
     """
-    path, declared = out / DESCRIPTION, recipe.declaration()
+    declared = recipe.declaration()
     # Listed before it is asked for: another process may be writing it now, before all else.
     there = sorted(out.iterdir()) if out.is_dir() else []
-    if path.is_file():
-        check_recipe(path, declared)
+    if os.path.lexists(out / DESCRIPTION):
+        check_recipe(out, declared)
         return
-    if any(not p.name.startswith(".") and p.name != LOGS for p in there):
+    ignored = "\n".join(_NOT_BIDS) + "\n"
+    strange = next((p for p in there if not _is_harmless(p, ignored)), None)
+    if strange is not None:
         raise MetaVoxelError(
-            f"{out}: this folder holds something else. Choose an empty folder, or a new one."
+            f"{out}: this folder holds something else ({strange.name}). Choose an empty folder, "
+            "or a new one."
         )
     settings, tools = declared["settings"], declared["tools"]
     told = ", ".join(f"{k} {v}" for k, v in {**settings, **tools}.items())
     with atomic_write(out / ".bidsignore") as temporary:
-        temporary.write_text("\n".join(_NOT_BIDS) + "\n")
+        temporary.write_text(ignored)
     write_json(
-        path,
+        out / DESCRIPTION,
         {
             "Name": "Brains prepared for MetaVoxel",
             "BIDSVersion": "1.9.0",
             "DatasetType": "derivative",
             "GeneratedBy": [
                 {
-                    "Name": "metavoxel preprocess",
+                    "Name": NAME,
                     "Version": __version__,
                     "Description": f"N4, skull stripping and registration: {told}",
                     "Recipe": declared,
@@ -191,36 +229,39 @@ def describe_dataset(out: Path, bids: Path, recipe: Recipe) -> None:
     )
 
 
-def check_recipe(path: Path, declared: Mapping[str, Any]) -> None:
-    """Raises MetaVoxelError if dataset_description.json declares another recipe."""
-    with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
-        before = json.loads(path.read_text())["GeneratedBy"][0]["Recipe"]
-        both = {part: {**before[part], **declared[part]} for part in ("settings", "tools")}
-        for part, names in both.items():
-            for name in names:
-                was, now = before[part].get(name), declared[part].get(name)
-                if was != now:
-                    raise MetaVoxelError(
-                        f"{path}: this folder was made with {name} {was}, not {now}. One folder "
-                        "holds one preparation: choose another folder, or remove this one."
-                    )
-        return
+def _is_harmless(path: Path, ignored: str) -> bool:
+    """Whether a file may stand in an empty folder: hidden, and not where ours is to stand."""
+    if path.name == ".bidsignore":
+        return path.is_file() and path.read_bytes() == ignored.encode()
+    return path.name.startswith(".")
+
+
+def check_recipe(out: Path, declared: Mapping[str, Any]) -> None:
+    """Raise MetaVoxelError unless a derivative is ours, and declares this recipe."""
+    before = declared_recipe(out)
+    for part in ("settings", "tools"):
+        for name in {**before[part], **declared[part]}:
+            was, now = before[part].get(name), declared[part].get(name)
+            if was != now:
+                raise MetaVoxelError(
+                    f"{out / DESCRIPTION}: this folder was made with {name} {was}, not {now}. One "
+                    "folder holds one preparation: choose another folder, or remove this one."
+                )
+
+
+def declared_recipe(out: Path) -> dict[str, dict[str, Any]]:
+    """The settings and tools that a derivative of ours declares.
+
+    Raises MetaVoxelError if it is not ours, or other pipelines had a part in it.
+    """
+    pipelines = generated_by(out)
+    alone = len(pipelines) == 1 and pipelines[0]["Name"] == NAME
+    recipe = pipelines[0].get("Recipe") if alone else None
+    if isinstance(recipe, dict) and all(
+        isinstance(recipe.get(part), dict) for part in ("settings", "tools")
+    ):
+        return recipe
     raise MetaVoxelError(
-        f"{path}: this derivative was not made by metavoxel preprocess. Choose another folder."
+        f"{out / DESCRIPTION}: this derivative was not made by metavoxel preprocess. Choose "
+        "another folder."
     )
-
-
-def write_json(path: Path, data: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(_plain(data), indent=2) + "\n")
-
-
-def _plain(data: Any) -> Any:
-    """JSON knows no NaN: null."""
-    if isinstance(data, Mapping):
-        return {k: _plain(x) for k, x in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_plain(x) for x in data]
-    if isinstance(data, (float, np.floating)):
-        return float(data) if math.isfinite(data) else None
-    return data

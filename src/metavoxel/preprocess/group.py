@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from metavoxel.data.bids import ScanFile, scan_files
+from metavoxel.data.description import DESCRIPTION, read_description
+from metavoxel.data.scans import ScanFile, scan_files
 from metavoxel.errors import MetaVoxelError
-from metavoxel.preprocess.derivative import LOGS, read_status
+from metavoxel.files.json import read_object
+from metavoxel.preprocess.derivative import mask_of
+from metavoxel.preprocess.logs import LOGS, read_status
 from metavoxel.preprocess.measures import outlier_scores
 
-_DESCRIPTION = "dataset_description.json"
+T = TypeVar("T", dict, list)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class ScanSummary:
 
 def read_group(out: Path) -> list[ScanSummary]:
     """Every scan of a derivative, failures first, then the oddest. Raises MetaVoxelError."""
-    if not (out / _DESCRIPTION).is_file():
+    if read_description(out) is None:
         raise MetaVoxelError(
-            f"{out}: there is no derivative here (no {_DESCRIPTION}). Give the folder that "
+            f"{out}: there is no derivative here (no {DESCRIPTION}). Give the folder that "
             "metavoxel preprocess wrote."
         )
     files = [f for f in scan_files(out) if f.entities.get("desc") == "brain" and f.suffix != "mask"]
@@ -68,13 +71,11 @@ def read_group(out: Path) -> list[ScanSummary]:
 def _prepared(out: Path, file: ScanFile) -> ScanSummary | None:
     """A brain and what stands beside it; None while it is being written (no sidecar yet)."""
     extension = ".nii.gz" if file.path.name.endswith(".nii.gz") else ".nii"
-    stem = file.path.name.removesuffix(extension)
-    sidecar = file.path.with_name(f"{stem}.json")
+    sidecar = file.path.with_name(f"{file.path.name.removesuffix(extension)}.json")
     if not sidecar.is_file():
         return None
-    facts, reason = _facts(sidecar)
-    mask = file.path.with_name(f"{stem.removesuffix(file.suffix)}mask{extension}")
-    status = read_status(out, file.raw_name) or {}
+    facts, damaged = _facts(sidecar)
+    status, unread = _status(out, file.raw_name)
     told = facts.get("MetaVoxel", {})
     return ScanSummary(
         name=file.raw_name,
@@ -82,11 +83,11 @@ def _prepared(out: Path, file: ScanFile) -> ScanSummary | None:
         session=file.session,
         suffix=file.suffix,
         brain=file.path,
-        mask=mask,
-        measures={k: _number(x) for k, x in told.get("Measures", {}).items()},
-        notes=tuple(told.get("Notes", ())),
-        source=next(iter(facts.get("Sources", ())), ""),
-        reason=reason,
+        mask=mask_of(file.path, file.suffix),
+        measures={k: _number(x) for k, x in _part(told, "Measures", dict).items()},
+        notes=tuple(map(str, _part(told, "Notes", list))),
+        source=str(next(iter(_part(facts, "Sources", list)), "")),
+        reason=damaged or unread,
         seconds=_number(status.get("seconds")),
         peak_memory_mb=_number(status.get("peak_memory_mb")),
     )
@@ -94,22 +95,33 @@ def _prepared(out: Path, file: ScanFile) -> ScanSummary | None:
 
 def _facts(sidecar: Path) -> tuple[dict[str, Any], str]:
     """What a sidecar says, and what is wrong with it."""
-    try:
-        facts = json.loads(sidecar.read_text())
-        if isinstance(facts, dict) and isinstance(facts.get("MetaVoxel"), dict):
+    with contextlib.suppress(MetaVoxelError):
+        facts = read_object(sidecar)
+        if isinstance(facts.get("MetaVoxel"), dict):
             return facts, ""
-    except (OSError, ValueError):
-        pass
     return {}, f"{sidecar.name} cannot be read: prepare the scan again"
 
 
+def _status(out: Path, name: str) -> tuple[dict[str, Any], str]:
+    """What the log of a scan says, and what is wrong with it."""
+    try:
+        return read_status(out, name) or {}, ""
+    except MetaVoxelError:
+        return {}, "its log cannot be read: move it away, and run the preparation again"
+
+
+def _part(told: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    found = told.get(key)
+    return found if isinstance(found, kind) else kind()
+
+
 def _failed(out: Path, name: str) -> ScanSummary:
-    told = read_status(out, name) or {}
-    reason = {
+    told, unread = _status(out, name)
+    reason = unread or {
         "failed": str(told.get("reason", "no reason was written down")),
         "running": "its preparation is under way, or was interrupted: run it again",
         "ok": "it was prepared, but its files are gone: run the preparation again",
-    }.get(str(told.get("status")), "its log cannot be read: run the preparation again")
+    }.get(str(told.get("status")), "its log is none of ours: move it away")
     *parts, suffix = name.split("_")
     session = next((p for p in parts if p.startswith("ses-")), None)
     status = "failed" if told.get("status") == "failed" else "unfinished"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from glob import escape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from metavoxel.data.description import DESCRIPTION, read_description
 from metavoxel.data.images import Grid, read_volume, resample
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.group import ScanSummary
@@ -26,15 +27,10 @@ def read_head(out: Path, scan: ScanSummary, grid: Grid) -> np.ndarray:
         raise MetaVoxelError(f"{raw}: the raw scan is not there, so its head cannot be shown.")
     folder = scan.brain.parent if scan.brain else out
     name = scan.name.removesuffix(f"_{scan.suffix}")
-    found = sorted(folder.glob(f"{name}_from-{scan.suffix}_to-*_xfm.*"))
+    found = sorted(folder.glob(f"{escape(name)}_from-{scan.suffix}_to-*_xfm.*"))
     if len(found) != 1:
         raise MetaVoxelError(f"{folder}: there is no transform of {scan.name}. Prepare it again.")
-    try:
-        to_raw = read_rigid(found[0])
-    except (RuntimeError, ValueError):  # ITK's, which says it in paragraphs
-        raise MetaVoxelError(
-            f"{found[0]}: the transform cannot be read. Prepare the scan again."
-        ) from None
+    to_raw = read_rigid(found[0])
     voxels, there = read_volume(raw)
     moved = Grid(there.shape, np.linalg.inv(to_raw) @ there.affine)
     head = resample(voxels.clip(0), moved, grid)
@@ -43,15 +39,17 @@ def read_head(out: Path, scan: ScanSummary, grid: Grid) -> np.ndarray:
 
 
 def _raw_file(out: Path, scan: ScanSummary) -> Path:
-    """The raw scan, from DatasetLinks and Sources."""
-    try:
-        links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
-        link = urlsplit(links["raw"])
-    except (OSError, ValueError, LookupError, TypeError):
-        raise MetaVoxelError(
-            f"{out / 'dataset_description.json'}: it does not say where the raw dataset is."
-        ) from None
-    if link.scheme != "file" or not scan.source.startswith("bids:raw:"):
+    """The raw scan, from DatasetLinks and Sources. It lies in the raw dataset, also if it is a
+    link: a derivative that somebody has sent may name any file."""
+    links = (read_description(out) or {}).get("DatasetLinks")
+    link = urlsplit(str(links.get("raw", "")) if isinstance(links, dict) else "")
+    if link.scheme != "file":
+        raise MetaVoxelError(f"{out / DESCRIPTION}: it does not say where the raw dataset is.")
+    name = scan.source.removeprefix("bids:raw:")
+    if name == scan.source or not name.startswith("sub-"):
         raise MetaVoxelError(f"{scan.name}: where its raw scan lies is not written down.")
     root = Path(unquote(link.path))
-    return root / scan.source.removeprefix("bids:raw:")
+    raw = root / name
+    if not raw.resolve().is_relative_to(root.resolve()):
+        raise MetaVoxelError(f"{raw}: it does not lie in the raw dataset, so it is not shown.")
+    return raw

@@ -18,11 +18,21 @@ from rich.progress import track
 from metavoxel.data.quality import UNDECIDED, last_decisions, read_decisions
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.writing import atomic_write
-from metavoxel.preprocess.derivative import write_json
+from metavoxel.preprocess.derivative import declared_recipe
 from metavoxel.preprocess.group import ScanSummary, read_group
+from metavoxel.preprocess.logs import (
+    Files,
+    check_ours,
+    digests,
+    listed,
+    read_status,
+    write_json,
+    write_status,
+)
 from metavoxel.preprocess.mosaic import Tile, read_brain, tile
 from metavoxel.version import __version__
 
+_LOG = "group"  # lists the files of the group level
 _PAGE = Path(__file__).with_name("report.html")
 # What the columns of the table mean. Measures that are not here stand in it all the same.
 MEASURES = {
@@ -62,25 +72,40 @@ _COLUMNS: dict[str, Any] = {
 def run_group(out: Path, console: Console) -> None:
     """Write group_SUFFIX.tsv, .json and .html for every suffix (T1w) of a derivative.
 
-    Raises MetaVoxelError if there is no derivative, or the disk cannot take them. A scan that
-    cannot be read has its sentence in them.
+    Raises MetaVoxelError if there is no derivative of ours, a file is in the way that the group
+    level did not write, or the disk cannot take them. A scan that cannot be read has its sentence
+    in them.
     """
     scans = read_group(out)
+    declared_recipe(out)  # or it is not ours to write into
     decisions = {s: d.decision for s, d in last_decisions(read_decisions(out)).items()}
     for suffix in sorted({s.suffix for s in scans}):
         chosen = [s for s in scans if s.suffix == suffix]
         paths = [out / f"group_{suffix}.{kind}" for kind in ("tsv", "json", "html")]
+        _begin(out, paths)
         columns = _columns(chosen)
         _write_text(paths[0], _table(chosen, columns, decisions))
         write_json(paths[1], {name: _described(name) for name in columns})
         rows = track(chosen, f"Pictures of {suffix}", console=console, transient=True)
         data = [_row(scan, decisions) for scan in rows]
         _write_text(paths[2], _page(out, suffix, chosen, data))
+        write_status(out, _LOG, status="ok", files={**_listed(out), **digests(paths, out)})
         console.print(
             f"{_counted(chosen)}: {escape(str(paths[0]))} and {escape(paths[2].name)}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _begin(out: Path, paths: Sequence[Path]) -> None:
+    """List what is about to be written. Raises MetaVoxelError if a file of others is there."""
+    check_ours(paths, out, _listed(out))
+    begun = {path.relative_to(out).as_posix(): None for path in paths}
+    write_status(out, _LOG, status="running", files={**_listed(out), **begun})
+
+
+def _listed(out: Path) -> Files:
+    return listed(read_status(out, _LOG)) or {}
 
 
 def _columns(scans: Sequence[ScanSummary]) -> list[str]:
@@ -191,12 +216,9 @@ def _lead(scans: Sequence[ScanSummary]) -> str:
 
 def _recipe(out: Path) -> str:
     """The recipe that the derivative declares, in a line."""
-    try:
-        generated = json.loads((out / "dataset_description.json").read_text())["GeneratedBy"][0]
-        parts = {**generated["Recipe"]["settings"], **generated["Recipe"]["tools"]}
-        return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in parts.items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return "not declared"
+    recipe = declared_recipe(out)
+    parts = {**recipe["settings"], **recipe["tools"]}
+    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in parts.items())
 
 
 def _write_text(path: Path, text: str) -> None:

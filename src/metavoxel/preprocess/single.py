@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metavoxel.data.bids import ScanFile
+from metavoxel.data.scans import ScanFile
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, run_subject
 from metavoxel.preprocess.derivative import Outputs, describe_dataset
