@@ -56,6 +56,7 @@ def test_a_level_described_as_missing_is_no_label(word: str, description: str) -
     ("word", "description"),
     [
         ("0", "no"),
+        ("0", "none"),
         ("NA", "North America"),
         ("none", "no medication"),
         ("None", ""),

@@ -200,11 +200,10 @@ class Continuous(Scalar):
             unit = f" in {self.unit}" if self.unit else ""
             labels = f" or one of {', '.join(codes)}" if codes else ""
             raise ValueError(
-                f'"{_shortened(text)}" is not a number{labels}. Write a number{unit}{labels}, or '
-                "n/a if it is unknown"
+                f'"{_shortened(text)}" is not a number{labels}. Write a number{unit}{labels}'
             )
         if not math.isfinite(value):
-            raise ValueError(f"{text} is not a finite number. Write n/a if it is unknown")
+            raise ValueError(f"{text} is not a finite number. Leave it out if it is unknown")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
             raise NotInSchemaError(
                 f"{value:g} is outside the range {self.range[0]:g} to {self.range[1]:g} of the "

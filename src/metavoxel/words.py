@@ -38,11 +38,11 @@ def described_as_missing(word: str, description: str) -> bool:
 
     A word such as NA is a label where it is described as one ("North America").
     """
-    said = description.strip().casefold()
-    if said in ("", word.strip().casefold()):
-        return is_missing(word) and word.strip().casefold() not in _IN_WORDS
+    said, word = description.strip().casefold(), word.strip().casefold()
+    if said in ("", word):
+        return is_missing(word) and word not in _IN_WORDS
     if is_missing(said):
-        return True
+        return said not in _IN_WORDS
     tokens = re.findall(r"[a-z]+", said.replace("n/a", "na"))
     denied = {"no", "not", "don"} & {*tokens}
     says = _SAYS & {*tokens} or (denied and _SAYS_NOT & {*tokens})

@@ -222,7 +222,8 @@ def test_missing_values_and_other_spellings_are_said_in_a_line_each(tmp_path: Pa
 def test_who_is_beyond_the_schema_is_left_out_with_a_note(tmp_path: Path) -> None:
     rows = ["participant_id age sex", "sub-01 140 F", "sub-02 40 X", "sub-03 40 F"]
     root = write_bids(tmp_path, rows, ["sub-01_T1w", "sub-02_T1w", "sub-03_T1w"])
-    cohort, notes = read_within(root, schema(age=AGE, sex=SEX))
+    cohort, everyone, notes = read_within(root, schema(age=AGE, sex=SEX))
+    assert everyone == {"sub-01", "sub-02", "sub-03"}
     assert [r.id for r in cohort.records] == ["sub-03"]
     assert "2 records are left out" in notes[0]
     assert 'row 2, column "age": 140 is outside the range 0 to 100' in notes[0]

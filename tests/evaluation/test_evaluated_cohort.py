@@ -61,6 +61,32 @@ def test_other_people_of_the_same_names_are_scored_if_the_user_says_so(tmp_path:
     assert "said to be none of the model's" in parts.people
 
 
+def test_who_is_beyond_the_schema_is_left_out_with_a_note(tmp_path: Path) -> None:
+    bids = write_cohort(tmp_path, ["sub-77 140 F", "sub-78 40 X", "sub-79 40 f"])
+    parts = read_parts(bids, SCHEMA, SPLIT, False)
+    assert parts.test.subjects == ("sub-79",)
+    assert "2 records are left out" in parts.left_out[0]
+    assert any("another spelling" in warning for warning in parts.warnings)
+    nobody = write_cohort(tmp_path / "b", ["sub-77 140 F"])
+    with pytest.raises(MetaVoxelError, match="nobody is left to score: 1 records are left out"):
+        read_parts(nobody, SCHEMA, SPLIT, False)
+
+
+def test_who_is_left_out_still_says_whose_cohort_it_is(tmp_path: Path) -> None:
+    """A training subject beyond the range does not make strangers of the others."""
+    bids = write_cohort(tmp_path, ["sub-01 140 F", "sub-04 40 F", "sub-77 40 F"])
+    parts = read_parts(bids, SCHEMA, SPLIT, False)
+    assert parts.test.subjects == ("sub-04",)
+
+
+def test_a_column_of_another_name_is_scored(tmp_path: Path) -> None:
+    bids = write_cohort(tmp_path, ["sub-77 44"], "participant_id Years")
+    named = schema(age={**AGE, "column": "Years"}, sex=SEX)
+    parts = read_parts(bids, named, SPLIT, False)
+    assert [*parts.test.schema.scalars] == ["age"]
+    assert parts.test.records[0].values["age"] == 44
+
+
 def test_columns_of_sessions_are_columns(tmp_path: Path) -> None:
     bids = write_cohort(tmp_path, ["sub-77 F"], "participant_id sex")
     path = bids / "sub-77" / "sub-77_sessions.tsv"

@@ -53,23 +53,26 @@ def read_cohort(root: Path, schema: Schema) -> Cohort:
     return cohort
 
 
-def read_within(root: Path, schema: Schema) -> tuple[Cohort, list[str]]:
-    """The same without the records that hold a value which the schema does not have, and a note of
-    each kind of value that left some out."""
+def read_within(root: Path, schema: Schema) -> tuple[Cohort, frozenset[str], list[str]]:
+    """The same without the records that hold a value which the schema does not have.
+
+    With the subjects of all records, and a note if any is left out.
+    """
     cohort, bad = _read(Path(root), schema)
     for _, cell in bad:
         if not cell.beyond:
             raise MetaVoxelError(cell.sentence)
+    subjects = frozenset(cohort.subjects)
     if not bad:
-        return cohort, []
+        return cohort, subjects, []
     lines = {line.visit for line, _ in bad}
     kept = [r for r in cohort.records if not {(r.subject, r.session), (r.subject, None)} & lines]
     gone = len(cohort.records) - len(kept)
     note = (
         f"{gone} records are left out, since the model's schema does not have their values (such "
-        f"as {bad[0][1].sentence.rstrip('.').split('. ')[0]})."
+        f"as {bad[0][1].sentence.rstrip('.').split('. ')[0]})"
     )
-    return replace(cohort, records=tuple(kept)), [note]
+    return replace(cohort, records=tuple(kept)), subjects, [note]
 
 
 def read_whole(root: Path, schema: Schema) -> tuple[Cohort, list[str]]:

@@ -216,14 +216,13 @@ def _grid(
     finest = [min(g.spacing[i] for g in seen) for i in axes]
     spacing = finest if resolution is None else [resolution for _ in axes]
     extent = [max(g.shape[i] * g.spacing[i] for g in seen) for i in axes]
-    shape = [
-        math.ceil(e / s / MULTIPLE - 1e-6) * MULTIPLE for e, s in zip(extent, spacing, strict=True)
-    ]
-    if math.prod(shape) > most_voxels():
+    cells = [e / s for e, s in zip(extent, spacing, strict=True)]
+    if math.prod(cells) > most_voxels():
         raise MetaVoxelError(
-            f"A grid of {' x '.join(map(str, shape))} voxels at {min(spacing):g} mm is too large. "
-            "Give a coarser one with --resolution."
+            f"A grid of {' x '.join(f'{n:.0f}' if n < 1e9 else f'{n:.0e}' for n in cells)} voxels "
+            f"at {min(spacing):g} mm is too large. Give a coarser one with --resolution."
         )
+    shape = [math.ceil(n / MULTIPLE - 1e-6) * MULTIPLE for n in cells]
     return tuple(shape), tuple(round(float(x), 4) for x in spacing)
 
 

@@ -120,6 +120,8 @@ def _decided(
         kind = _categorical(levels, column, missing)
         return Decision(kind, "labels: its Levels list them")
     numbers = [x for cell in cells if (x := cell_number(cell.text)) is not None]
+    if len(numbers) == len(cells) and min(numbers) == max(numbers):
+        return Decision(None, f'its numbers are too near to "{_sample(cells[0])}" to tell apart')
     mostly_numbers = len(numbers) > len(cells) / 2  # a typo must not make a column vanish
     reason = unusable(column, cells, numbers)
     if reason is not None:

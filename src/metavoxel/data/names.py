@@ -26,7 +26,7 @@ CODES = frozenset(_CODES_LISTED.split())
 _CONNECTED = ("volume", "score", "thickness", "weight")  # as in brainvolume
 _UNITS_LISTED = """
 years year yrs yr y months month mo weeks days d hours hour hrs h minutes min seconds sec
-s ms kg g mg ug m cm mm ml l dl ul cc mmhg kpa percent % points mmol umol nmol pmol ng pg
+s ms kg g mg ug m km cm mm ml l dl ul cc mmhg kpa percent % points mmol umol nmol pmol ng pg
 iu bpm hz khz ma kcal c degrees suvr sd l1 m2 m3 cm2 cm3 mm2 mm3
 """
 _UNITS = frozenset(_UNITS_LISTED.split())

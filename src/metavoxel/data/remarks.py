@@ -107,7 +107,7 @@ def _standing_in(
 
 def _listed(words: Counter[str], what: str = "") -> str:
     named = [f"{word} ({n}{' ' + what if what else ''})" for word, n in words.most_common(_NAMED)]
-    return ", ".join([*named, *(["..."] if len(words) > _NAMED else [])])
+    return ", ".join([*named, *(["and others"] if len(words) > _NAMED else [])])
 
 
 def _cells_are(n: int) -> str:

@@ -89,8 +89,10 @@ def _write_dataset(
     table = {v: _within(schema.scalars[v], drawn[v].samples) for v in drawn if v in schema.scalars}
     notes = [_clipped(v, schema.scalars[v], drawn[v].samples) for v in table]
     table |= {v: [x] * count for v, x in given.items() if v in schema.scalars}
-    _write_table(out / "participants.tsv", names, table)
-    _write_json(out / "participants.json", {v: _described(schema.scalars[v]) for v in table})
+    columns = {schema.scalars[v].column or v: v for v in table}  # as the schema reads them
+    _write_table(out / "participants.tsv", names, {c: table[v] for c, v in columns.items()})
+    described = {c: _described(schema.scalars[v]) for c, v in columns.items()}
+    _write_json(out / "participants.json", described)
     generated = {"Name": "metavoxel", "Version": __version__, "Description": description}
     about = {
         "Name": "MetaVoxel samples",

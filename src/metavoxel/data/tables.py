@@ -121,7 +121,8 @@ def value_of(
         return kind.parse(at_least(cell)[0] if isinstance(kind, Continuous) else cell)
     except ValueError as error:
         place = f'{table.path}, row {row.number}, column "{column}"'
-        return BadCell(f"{place}: {error}.", isinstance(error, NotInSchemaError))
+        beyond = isinstance(error, NotInSchemaError)
+        return BadCell(f"{place}: {error}{'' if beyond else ', or n/a if it is unknown'}.", beyond)
 
 
 def at_least(cell: str) -> tuple[str, bool]:
@@ -145,8 +146,8 @@ def _named_columns(path: Path, header: Sequence[str], key: str) -> tuple[str, ..
     if key not in columns:
         found = f" The columns are {', '.join(columns[:20])}." if len(columns) > 1 else ""
         raise MetaVoxelError(
-            f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns.'
-            f"{found}"
+            f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns, '
+            f"no quotes.{found}"
         )
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:

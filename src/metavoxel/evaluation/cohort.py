@@ -55,13 +55,13 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
     such as an age beyond its range, are left out. Raises MetaVoxelError if nobody is left.
     """
     present = _present(bids, schema)
-    cohort, beyond = read_within(bids, present)
+    cohort, everyone, beyond = read_within(bids, present)
     absent = [v for v in schema.scalars if v not in present]
     notes = [f"{', '.join(absent)} not scored: the cohort has no such column"] if absent else []
     notes += beyond
     if beyond and not cohort.records:
-        raise MetaVoxelError(f"{bids}: nobody is left to score. {beyond[0]}")
-    here, nobody = set(cohort.subjects), cohort.only([])
+        raise MetaVoxelError(f"{bids}: nobody is left to score: {beyond[0]}.")
+    here, nobody = set(everyone), cohort.only([])
     seen = here & {*split.train, *split.validation}
     if external or not seen:
         shared = 0 if external else len(here & set(split.test))
