@@ -7,8 +7,10 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from metavoxel.data.images import Grid, read_volume
@@ -106,7 +108,7 @@ def cut_pixels(place: Path) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "an empty folder": (empty, r"empty: there is no file in it"),
+    "an empty folder": (empty, r"empty: dcm2niix finds no image in it \("),
     "a folder of text": (text, r"notes: dcm2niix finds no image in it \("),
     "half a zip": (cut_zip, r"cut\.zip: this \.zip cannot be unpacked"),
     "a slice is missing": (without_a_slice, r"gap: slices are absent, damaged"),
@@ -142,9 +144,93 @@ def test_a_zip_cannot_write_outside_its_folder(series: Path, tmp_path: Path) -> 
 def test_a_zip_that_unpacks_to_no_end_is_refused(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metavoxel.preprocess.dicom._LARGEST_ZIP", 1000)
-    with pytest.raises(MetaVoxelError, match="too large for a scan"):
-        from_dicom(zipped(series), tmp_path / "out")
+    """By what it says of itself, before anything is unpacked."""
+    packed = zipped(series)
+    monkeypatch.setenv("METAVOXEL_MOST_BYTES", "1000")
+    with pytest.raises(MetaVoxelError, match=r"zip: .*more than 1,000 bytes.*METAVOXEL_MOST_BYTES"):
+        from_dicom(packed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["a folder", "a zip", "one file"])
+def test_more_files_than_a_series_has_are_refused(
+    form: str, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = FORMS[form](series)
+    monkeypatch.setenv("METAVOXEL_MOST_FILES", "10")
+    with pytest.raises(MetaVoxelError, match=r"more than 10 files.*METAVOXEL_MOST_FILES"):
+        from_dicom(given, tmp_path / "out")
+    monkeypatch.setenv("METAVOXEL_MOST_FILES", "ten")
+    with pytest.raises(MetaVoxelError, match='METAVOXEL_MOST_FILES is "ten"'):
+        from_dicom(given, tmp_path / "again")
+
+
+def test_a_folder_that_links_to_itself_ends(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(10):
+        (series / f"loop{k}").symlink_to(series)
+    with pytest.raises(MetaVoxelError, match="more than 50,000 files"):
+        from_dicom(series, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["IM00007", "slice.ima", "slice.IMA", "1.2.840.113619", "x.dcm"])
+def test_dicom_is_told_by_what_it_holds(name: str, series: Path, tmp_path: Path) -> None:
+    path = sorted(series.glob("*.dcm"))[7].rename(series / name)
+    assert is_dicom(path)
+    voxels, _ = read_volume(from_dicom(path, tmp_path / "out"))
+    np.testing.assert_array_equal(voxels, HEAD)
+    (tmp_path / "notes").write_text("text")
+    assert not is_dicom(tmp_path / "notes")
+
+
+def test_dicom_where_nifti_is_wanted_is_said(series: Path) -> None:
+    with pytest.raises(MetaVoxelError, match=r"this is DICOM\. Ask with --preprocess"):
+        read_volume(sorted(series.glob("*.dcm"))[0])
+
+
+def two_of(folder: Path, second: np.ndarray, change: Callable[[Any, int], None]) -> Path:
+    """A series that dcm2niix parts in two volumes, HEAD and another one."""
+    for number, array in ((1, HEAD), (2, second)):
+        write_series(folder, array, GRID.affine, number=number)
+    for k, path in enumerate(sorted(folder.glob("*.dcm"))):
+        slice_ = pydicom.dcmread(path)
+        slice_.SeriesInstanceUID, slice_.StudyInstanceUID = "1.2.3.4", "1.2.3"
+        slice_.FrameOfReferenceUID, slice_.SeriesNumber = "1.2.5", 1
+        slice_.InstanceNumber = k + 1
+        change(slice_, k // HEAD.shape[2] + 1)
+        slice_.save_as(path)
+    return folder
+
+
+def echo(slice_: Any, number: int) -> None:
+    slice_.EchoNumbers, slice_.EchoTime = number, 5.0 * number
+
+
+def phase(slice_: Any, number: int) -> None:
+    slice_.ImageType = ["ORIGINAL", "PRIMARY", "M" if number == 1 else "P", "FFE"]
+
+
+@pytest.mark.parametrize("way", [echo, phase])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_of_a_series_that_is_parted_means_the_whole_volume_it_is_part_of(
+    number: int, way: Callable[[Any, int], None], tmp_path: Path
+) -> None:
+    second = HEAD[::-1, :, ::-1]
+    folder = two_of(tmp_path / "parted", second, way)
+    path = folder / f"series{number}-0004.dcm"
+    voxels, grid = read_volume(from_dicom(path, tmp_path / "out"))
+    np.testing.assert_array_equal(voxels, HEAD if number == 1 else second)
+    np.testing.assert_allclose(grid.affine, GRID.affine, atol=1e-4)
+
+
+def test_a_file_that_may_be_part_of_either_is_no_guess(tmp_path: Path) -> None:
+    """Its slice is the same in both volumes."""
+    second = HEAD.copy()
+    second[:, :, 0] = 1
+    path = two_of(tmp_path / "parted", second, echo) / "series1-0004.dcm"
+    with pytest.raises(MetaVoxelError, match=r"of the 2 volumes .*_e1, .*_e2\) it is not told"):
+        from_dicom(path, tmp_path / "out")
 
 
 def test_without_dcm2niix(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
