@@ -16,6 +16,9 @@ from metavoxel.data.images import read_scan
 from metavoxel.data.infer import infer_schema
 from metavoxel.data.simulate import simulate
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.owned import holding
+from metavoxel.files.writing import BusyError
+from validator import bids_errors
 
 SUBJECTS = 10
 
@@ -204,16 +207,54 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, quick):
     ("changed", "said"),
     [
         ({"subjects": 0}, "--subjects is 0"),
+        ({"subjects": 10**16}, "--subjects is 10000000000000000; choose 1 to 100000"),
+        ({"jobs": -1}, "jobs is -1"),
+        ({"jobs": 10**9}, "jobs is 1000000000; choose 1 to 256"),
         ({"seed": -1}, "--seed is -1"),
         ({"missing": 1.0}, "--missing is 1"),
         ({"missing": -0.1}, "--missing is -0.1"),
         ({"missing": float("nan")}, "--missing is nan"),
         ({"resolution": 0.5}, "--resolution is 0.5"),
         ({"resolution": 9.0}, "--resolution is 9"),
-        ({"resolution": float("nan")}, "--resolution is nan"),
+        ({"resolution": float("nan"), "jobs": None}, "--resolution is nan"),
+        ({"resolution": 0.0, "jobs": None}, "--resolution is 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path, changed, said):
     with pytest.raises(MetaVoxelError, match=said):
         run(tmp_path / "c", **changed)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_simulated_cohort_passes_the_bids_validator(tmp_path, quick, slices):
+    assert bids_errors(run(tmp_path / "c", 2, slices=slices)) == []
+
+
+FOREIGN = ["sub-0003/anat/sub-0003_T1w.nii.gz", "sub-0003/anat/sub-0003_T1w.json", "sub-0004"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_others_is_neither_overwritten_nor_taken_for_a_scan(tmp_path, quick, name):
+    out = run(tmp_path / "c", 2)
+    for path in (out / name, out / "sub-0001" / "notes.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    before = contents(out)
+    with pytest.raises(MetaVoxelError, match="metavoxel simulate did not write this"):
+        run(out, 4)
+    assert contents(out) == before
+    (out / name).unlink()
+    run(out, 4)
+    assert (out / "sub-0001" / "notes.txt").read_text() == "mine"
+
+
+def test_a_cohort_is_no_other_command_s_and_one_s_at_a_time(tmp_path, quick):
+    out = run(tmp_path / "c", 2)
+    with holding(out, "simulate"), pytest.raises(BusyError, match="another metavoxel simulate"):
+        run(out, 3)
+    with (
+        pytest.raises(MetaVoxelError, match="holds what metavoxel simulate wrote"),
+        holding(out, "ask"),
+    ):
+        pass

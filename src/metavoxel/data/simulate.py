@@ -26,10 +26,15 @@ from PIL import Image as Picture
 from metavoxel.data.anatomy import grid, grow, middle
 from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_object
+from metavoxel.files.owned import MARKER, OwnedFolder, holding
 from metavoxel.files.writing import atomic_write
 from metavoxel.version import __version__
 
 SETTINGS = "simulation.json"
+MOST_SUBJECTS = 100_000  # hours of work, and a table that is still read in seconds
+_MOST_JOBS = 256  # processes
+_TRUTH = "derivatives/truth"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BRIGHTEST = 1.3  # intensity that becomes 255
 _UNSEEN_IN_A_SLICE = ("hippocampus_volume",)
@@ -56,20 +61,33 @@ def simulate(
     holds other things.
     """
     out = Path(out)
-    _check(subjects, seed, resolution, missing)
-    settings = {"seed": seed, "resolution": resolution, "missing": missing, "slices": slices}
-    _open(out, settings | {"version": __version__}, subjects)
-    model = CausalModel()
-    people = [model.draw(_rng(seed, i, "person")) for i in range(subjects)]
-    write = _write_slice if slices else _write_volume
-    tasks = (delayed(write)(out, i, person, seed, resolution) for i, person in enumerate(people))
+    _check(subjects, seed, resolution, missing, jobs)
     workers = jobs or _workers(subjects, resolution)
-    for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(tasks), start=1):
-        if progress is not None:
-            progress(done, subjects)
-    visible = [m for m in MEASUREMENTS if not (slices and m in _UNSEEN_IN_A_SLICE)]
-    _write_truth(out / "derivatives" / "truth", people, model, visible)
-    _write_tables(out, people, seed, missing)
+    settings = {"seed": seed, "resolution": resolution, "missing": missing, "slices": slices}
+    with holding(out, "simulate") as place:
+        _begin(place, settings | {"version": __version__}, subjects)
+        model = CausalModel()
+        people = [model.draw(_rng(seed, i, "person")) for i in range(subjects)]
+        write = _write_slice if slices else _write_volume
+        tasks = (delayed(write)(out, i, x, seed, resolution) for i, x in enumerate(people))
+        for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(tasks), start=1):
+            if progress is not None:
+                progress(done, subjects)
+        visible = [m for m in MEASUREMENTS if not (slices and m in _UNSEEN_IN_A_SLICE)]
+        _write_truth(out / _TRUTH, people, model, visible)
+        _write_tables(out, people, seed, missing)
+
+
+def _written(subjects: int, slices: bool) -> list[str]:
+    """Every file of a cohort, as paths from its folder."""
+    scans = [f"{name(i)}/anat/{name(i)}_T1w" for i in range(subjects)]
+    endings = (".png" if slices else ".nii.gz", ".json")
+    tables = ("participants.tsv", "participants.json", "dataset_description.json")
+    return [
+        *(SETTINGS, ".bidsignore", "README", *tables),
+        *(f"{_TRUTH}/{table}" for table in tables),
+        *(f"{scan}{ending}" for scan in scans for ending in endings),
+    ]
 
 
 def name(index: int) -> str:
@@ -82,9 +100,11 @@ def _workers(subjects: int, resolution: float) -> int:
     return min(os.cpu_count() or 1, 1 + int(subjects * (4 / resolution) ** 3) // 100)
 
 
-def _check(subjects: int, seed: int, resolution: float, missing: float) -> None:
-    if subjects < 1:
-        raise MetaVoxelError(f"--subjects is {subjects}; simulate at least one.")
+def _check(subjects: int, seed: int, resolution: float, missing: float, jobs: int | None) -> None:
+    if not 1 <= subjects <= MOST_SUBJECTS:
+        raise MetaVoxelError(f"--subjects is {subjects}; choose 1 to {MOST_SUBJECTS}.")
+    if jobs is not None and not 1 <= jobs <= _MOST_JOBS:
+        raise MetaVoxelError(f"jobs is {jobs}; choose 1 to {_MOST_JOBS} processes.")
     if seed < 0:
         raise MetaVoxelError(f"--seed is {seed}; choose 0 or more.")
     if not 1 <= resolution <= 8:
@@ -93,29 +113,26 @@ def _check(subjects: int, seed: int, resolution: float, missing: float) -> None:
         raise MetaVoxelError(f"--missing is {missing:g}; it is a share, from 0 to below 1.")
 
 
-def _open(out: Path, settings: dict[str, Any], subjects: int) -> None:
-    """Refuse a folder that holds anything but the same simulation, of as many people at most."""
-    path = out / SETTINGS
-    if out.exists() and not out.is_dir():
-        raise MetaVoxelError(f"{out} is a file. Choose a folder.")
-    if not path.is_file():
-        if out.exists() and any(out.iterdir()):
-            raise MetaVoxelError(f"{out} is not empty. Choose another folder, or empty it.")
-        _write(path, json.dumps(settings) + "\n")
-        _write(out / ".bidsignore", f"{SETTINGS}\n")
-        return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        found = None
-    if found != settings:
-        raise MetaVoxelError(
-            f"{out} holds a simulation with other settings. Choose another folder, or remove it."
-        )
-    if (out / name(subjects)).exists():
-        raise MetaVoxelError(
-            f"{out} holds more than {subjects} subjects. Ask for as many, or choose another folder."
-        )
+def _begin(place: OwnedFolder, settings: dict[str, Any], subjects: int) -> None:
+    """Refuse a folder that holds another simulation, more people, or others' files where ours go;
+    list what is to be written."""
+    path = place.folder / SETTINGS
+    if SETTINGS in place.listed() and path.exists():
+        if read_object(path) != settings:
+            raise MetaVoxelError(
+                f"{place.folder} holds a simulation with other settings. Choose another folder, or "
+                "remove it."
+            )
+        if (place.folder / name(subjects)).exists():
+            raise MetaVoxelError(
+                f"{place.folder} holds more than {subjects} subjects. Ask for as many, or choose "
+                "another folder."
+            )
+    slices = bool(settings["slices"])
+    place.add(*_written(subjects, slices))
+    pictures = "*_T1w.*\n" if slices else ""  # BIDS knows no 2D scans
+    _write(place.folder / ".bidsignore", f"{SETTINGS}\n{MARKER}\n{pictures}")
+    _write(path, json.dumps(settings) + "\n")
 
 
 def _write_volume(out: Path, index: int, person: Person, seed: int, resolution: float) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import RootModel
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -25,6 +26,8 @@ from metavoxel.demo.page import Section, write_page
 from metavoxel.evaluation import figures
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import coverage, over_subjects
+from metavoxel.files.json import read_model
+from metavoxel.files.owned import holding
 from metavoxel.files.writing import atomic_write
 from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
@@ -35,6 +38,11 @@ from metavoxel.training.run_folder import Folders
 SUBJECTS, SAMPLES, STEPS = 320, 19, 20
 STEPS_BACK = 50  # of a counterfactual: to the noise, and from there
 CONFIG = Path(__file__).with_name("demo.yaml")
+_WRITTEN = ("bids/", "model/", "model.training/", "figures/", "seconds.json", "report.html")
+
+
+class Seconds(RootModel[dict[str, float]]):
+    """`seconds.json`: how long each part took."""
 
 
 @dataclass(eq=False)
@@ -60,7 +68,7 @@ class Demo:
     def part(self, title: str) -> Iterator[None]:
         """Time one part. Parts done in an earlier run keep the time they took then."""
         path, start = self.out / "seconds.json", time.perf_counter()
-        before = json.loads(path.read_text()) if path.is_file() else {}
+        before = read_model(path, Seconds).root if path.is_file() else {}
         self.console.print(f"[bold]{title}[/]")
         yield
         spent = time.perf_counter() - start
@@ -72,10 +80,17 @@ class Demo:
 def run_demo(out: Path, console: Console, **changes: object) -> Path:
     """Run the demo into `out`, or finish one that was killed; return the path of its report.
 
-    A finished cohort and a finished model are kept. `changes` are other fields of Demo.
+    A finished cohort and a finished model are kept. `changes` are other fields of Demo. Raises
+    MetaVoxelError if `out` holds anything but a demo.
     """
-    start, out = time.perf_counter(), Path(out)
-    demo = Demo(out, console, **changes)  # type: ignore[arg-type]
+    demo = Demo(Path(out), console, **changes)  # type: ignore[arg-type]
+    with holding(demo.out, "demo") as place:
+        place.add(*_WRITTEN)
+        return _told(demo)
+
+
+def _told(demo: Demo) -> Path:
+    start, console = time.perf_counter(), demo.console
     with demo.part("Simulate"), Progress(console=console, transient=True) as bar:
         task = bar.add_task("People", total=demo.subjects)
         simulate(

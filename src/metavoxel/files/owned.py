@@ -112,14 +112,21 @@ class OwnedFolder:
         """
         with locked(self.folder / _LISTING, "", wait=True):
             listed = self.listed()
+            self._check_free(names, listed)
             new = [name for name in names if not _covered(name, listed)]
-            for name in new:
-                self._check_free(name, listed)
             if new:
                 self._write({*listed, *new})
 
-    def _check_free(self, name: str, listed: Collection[str]) -> None:
+    def check_free(self, *names: str) -> None:
         """Raise MetaVoxelError if a file of others stands where one of ours is to be written."""
+        self._check_free(names, self.listed())
+
+    def _check_free(self, names: Iterable[str], listed: Collection[str]) -> None:
+        for name in names:
+            if not _covered(name, listed):
+                self._check_free_of(name, listed)
+
+    def _check_free_of(self, name: str, listed: Collection[str]) -> None:
         parts = PurePosixPath(name).parts
         for end in range(1, len(parts) + 1):
             here = self.folder.joinpath(*parts[:end])
