@@ -11,7 +11,16 @@ import pytest
 from PIL import Image as Picture
 
 from folders import blob, centroid, noise, real, write_nifti, write_png
-from metavoxel.data.images import Grid, read_scan, to_source, write_image
+from metavoxel.data.images import (
+    Grid,
+    as_scan,
+    marked,
+    read_mask,
+    read_scan,
+    read_volume_mask,
+    to_source,
+    write_image,
+)
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image
 
@@ -263,3 +272,113 @@ def test_what_shows_through_a_picture_is_air(tmp_path: Path) -> None:
     Picture.fromarray(pixels).save(tmp_path / "a.png")
     array = read_scan(tmp_path / "a.png", Image(shape=(16, 16), spacing=(1, 1))).array[0]
     assert (array[:, :8] == 1).all() and (array[:, 8:] == 0).all()
+
+
+LESION = np.zeros((16, 16, 16), np.float32)
+LESION[4:8, 5:9, 6:10] = 1
+
+
+@pytest.fixture
+def scanned(tmp_path: Path) -> Path:
+    return write_nifti(tmp_path / "scan.nii.gz", noise(16, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [LESION, LESION * 3, np.where(LESION > 0, 5, 2 * np.roll(LESION, 5)), LESION.astype(bool)],
+)
+def test_a_mask_marks_what_has_a_label(mask: np.ndarray, scanned: Path, tmp_path: Path) -> None:
+    scan = read_scan(scanned, SMALL)
+    path = write_nifti(tmp_path / "mask.nii.gz", mask.astype(np.uint8))
+    np.testing.assert_array_equal(read_mask(path, SMALL, scan), mask > 0)
+    np.testing.assert_array_equal(read_volume_mask(path, scan.source), mask > 0)
+    np.testing.assert_array_equal(marked(mask.astype(np.float32), "mask"), mask > 0)
+
+
+NO_MASKS = {
+    "NaN outside": (np.where(LESION > 0, 1, np.nan), "4032 voxels are NaN"),
+    "infinite": (np.where(LESION > 0, np.inf, 0), "64 voxels are NaN or infinite"),
+    "negative outside": (np.where(LESION > 0, 1, -1), "the mask holds -1,"),
+    "probabilities": (LESION * 0.3, "the mask holds 0.3, which is no label"),
+    "all zero": (LESION * 0, "every voxel is 0"),
+    "complex": (LESION.astype(np.complex64), "not numbers"),
+    "another grid": (LESION[:15], "not lie on the scan's grid"),
+    "four axes": (np.stack([LESION, LESION], -1), "4 axes"),
+}
+
+
+@pytest.mark.parametrize("case", NO_MASKS)
+def test_what_is_no_mask_is_one_to_nobody(case: str, scanned: Path, tmp_path: Path) -> None:
+    """The same refusal of a mask to fill and of a mask of the brain."""
+    mask, message = NO_MASKS[case]
+    mask = mask if np.iscomplexobj(mask) else mask.astype(np.float32)
+    path = write_nifti(tmp_path / "mask.nii.gz", mask)
+    scan = read_scan(scanned, SMALL)
+    for read in (lambda: read_mask(path, SMALL, scan), lambda: read_volume_mask(path, scan.source)):
+        with pytest.raises(MetaVoxelError, match=rf"mask\.nii\.gz: .*{message}"):
+            read()
+
+
+def test_a_mask_that_leaves_nothing_or_marks_nothing_is_refused(
+    scanned: Path, tmp_path: Path
+) -> None:
+    scan = read_scan(scanned, SMALL)
+    path = write_nifti(tmp_path / "mask.nii.gz", np.ones((16, 16, 16), np.uint8))
+    with pytest.raises(MetaVoxelError, match="every voxel is marked"):
+        read_mask(path, SMALL, scan)
+    away = SMALL.model_copy(update={"shape": (8, 8, 8)})  # the middle alone
+    corner = np.zeros((16, 16, 16), np.uint8)
+    corner[0, 0, 0] = 1
+    write_nifti(path, corner)
+    with pytest.raises(MetaVoxelError, match="nothing of what it marks lies on the model's grid"):
+        read_mask(path, away, read_scan(scanned, away))
+
+
+def test_a_picture_s_mask_has_sharp_edges(tmp_path: Path) -> None:
+    pixels = (noise(32, 48) * 255).astype(np.uint8)
+    scan = read_scan(write_png(tmp_path / "x.png", pixels), FLAT)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:16, 10:20] = 255
+    assert read_mask(write_png(tmp_path / "m.png", mask), FLAT, scan)[4:8, 5:10].all()
+    with pytest.raises(MetaVoxelError, match="JPEG blurs the edges"):
+        read_mask(write_png(tmp_path / "m.jpg", mask), FLAT, scan)
+
+
+def test_micrometres_are_no_other_place(tmp_path: Path) -> None:
+    """Read once more for its place, and written: still in millimetres."""
+    affine = np.array([[2.0, 0, 0, -3], [0, 2, 0, 4], [0, 0, 2, 5], [0, 0, 0, 1]])
+    plain = write_nifti(tmp_path / "mm.nii.gz", noise(16, 16, 16), affine)
+    image = nib.Nifti1Image(noise(16, 16, 16), np.diag([1000, 1000, 1000, 1]) @ affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "um.nii.gz")
+    one, other = (read_scan(p, SMALL) for p in (plain, tmp_path / "um.nii.gz"))
+    np.testing.assert_allclose(other.array, one.array, atol=1e-5)
+    again = as_scan(other.array, tmp_path / "um.nii.gz", SMALL)
+    for grid in (other.source, again.source):
+        np.testing.assert_allclose(grid.affine, affine, rtol=1e-6)
+    write_image(other.array, other.source, tmp_path / "out.nii.gz")
+    written: nib.Nifti1Image = nib.load(tmp_path / "out.nii.gz")  # type: ignore[assignment]
+    assert written.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(written.affine, affine, rtol=1e-6)
+
+
+def test_what_is_of_the_wrong_axes_is_refused_before_its_voxels_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = write_nifti(tmp_path / "bold.nii.gz", noise(8, 8, 8, 30))
+    picture = write_png(tmp_path / "x.png", (noise(16, 16) * 255).astype(np.uint8))
+    monkeypatch.setattr("metavoxel.data.images.read_voxels", None)
+    monkeypatch.setattr("metavoxel.data.images.read_picture", None)
+    with pytest.raises(MetaVoxelError, match="the last of length 30"):
+        read_scan(series, SMALL)
+    with pytest.raises(MetaVoxelError, match="2D image"):
+        read_scan(picture, SMALL)
+    with pytest.raises(MetaVoxelError, match=r"wanted is 2D with 3 channel"):
+        read_scan(picture, FLAT.model_copy(update={"channels": 3}))
+
+
+def test_a_slice_that_is_not_axial_has_no_place_in_2d(tmp_path: Path) -> None:
+    sagittal = np.array([[0, 0, 2.0, 0], [2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]])
+    path = write_nifti(tmp_path / "x.nii.gz", noise(16, 24, 1), sagittal)
+    with pytest.raises(MetaVoxelError, match="the slice is not axial"):
+        read_scan(path, FLAT)

@@ -100,7 +100,10 @@ def _raw_header(path: Path) -> Any:
     shape = header.get_data_shape()
     if not shape or min(shape) < 1:
         raise ValueError(f"its header gives the shape {'x'.join(map(str, shape)) or 'nothing'}")
-    dtype = header.get_data_dtype()
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError:
+        raise ValueError("the type of its voxels is none that is known") from None
     if dtype.kind not in "biuf":
         raise MetaVoxelError(
             f"{path}: the voxels are of type {dtype}, not numbers. Save one real number per voxel."
