@@ -20,8 +20,12 @@ from metavoxel.data.images import read_scan
 from metavoxel.data.synthetic import samples_folder, write_samples
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
+from metavoxel.inference import limits
+from metavoxel.inference.answers import ContinuousAnswer
+from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.selftest import selftest_failures, selftest_record
 from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import BEFORE, load_model, save_model
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import read_config
@@ -42,6 +46,9 @@ SMALL = {
     },
     "sampling": {"steps": 3, "samples": 5},
 }
+AFFINE = np.array([[-4.0, 0, 0, 60], [0, 4, 0, -64], [0, 0, 5, -60], [0, 0, 0, 1]])
+GREY = np.full((16, 16, 16), 0.5, np.float32)
+HALF = np.arange(16**3).reshape(16, 16, 16) < 16**3 // 2
 
 
 def build(**changes: object) -> MetaVoxel:
@@ -64,10 +71,8 @@ def model(folder: Path) -> mv.Model:
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    affine = np.diag([-4.0, 4, 5, 1])
-    affine[:3, 3] = 60, -64, -60
     voxels = np.random.default_rng(0).random((32, 32, 26), dtype=np.float32)
-    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "scan.nii.gz")
     return tmp_path / "scan.nii.gz"
 
 
@@ -158,11 +163,12 @@ def test_images_come_back_on_the_scan_s_own_grid(
 def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Model) -> None:
     """Abduction and prediction under the same values undo each other, but for the step size."""
     image = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    record = {"image": image[0].numpy(), "age": 50.0, "sex": "F", "group": "a"}
-    same = model.counterfactual(record, {"age": 50}, steps=200)
     network = model.network
-    kept = network.decode(network.encode({"image": image}))["image"][0].numpy()
-    assert np.abs(same.samples[0] - kept).mean() < 0.02
+    known = {"age": torch.tensor([50.0]), "sex": torch.tensor([0]), "group": torch.tensor([0])}
+    settings = model.sampling.model_copy(update={"steps": 200})
+    same = counterfactual(network, "image", image, known, {"age": known["age"]}, settings)
+    kept = network.decode(network.encode({"image": image}))["image"]
+    assert (same - kept).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -177,9 +183,29 @@ def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Mod
         (lambda m: m.ask("age", samples=-1), "0 or more"),
         (lambda m: m.ask("age", conditioner="repaint"), "set spacing to uniform"),
         (lambda m: m.ask("age", {"image": "nowhere.nii.gz"}), "no such file"),
-        (lambda m: m.inpaint(np.ones((16,) * 3), np.zeros((16,) * 3)), "mask is empty"),
+        (lambda m: m.inpaint(GREY, np.zeros((16,) * 3)), "every voxel is 0"),
+        (lambda m: m.inpaint(GREY, np.ones((16,) * 3)), "marks every voxel"),
+        (lambda m: m.inpaint(GREY, 0.3 * HALF), "is no label"),
         (lambda m: m.counterfactual({"age": 3}, {"age": 50}), "starts from a record with image"),
         (lambda m: m.sample(1, {"age": 200}), "outside the range"),
+        (lambda m: m.ask("age", samples=10**12), "1,000,000,000,000; at most 100,000"),
+        (lambda m: m.ask("age", samples=2.5), 'samples is "2.5". Give a whole number'),
+        (lambda m: m.ask("age", seed=-1), "A seed is"),
+        (lambda m: m.ask("age", seed=2**63), "A seed is"),
+        (lambda m: m.ask("age", steps=10**12), "steps is 1,000,000,000,000"),
+        (lambda m: m.ask("age", steps=0), "steps"),
+        (lambda m: m.sample(10**12), "at most 100,000"),
+        (lambda m: m.inpaint(GREY, HALF, samples=10**12), "at most 100,000"),
+        (lambda m: m.inpaint(GREY, HALF, samples=0), "ask for 1 or more"),
+        (lambda m: m.inpaint(GREY, HALF, resamplings=10**9), "resamplings is 1,000,000,000"),
+        (lambda m: m.inpaint(GREY, np.where(HALF, np.nan, 0)), "NaN"),
+        (lambda m: m.inpaint(GREY, np.full((16,) * 3, "x")), "must hold numbers"),
+        (lambda m: m.counterfactual({"image": GREY, "age": 50}, {}), "Nothing is set"),
+        (
+            lambda m: m.counterfactual({"image": GREY, "age": 50}, {"age": 50.0}),
+            "age=50 is what is",
+        ),
+        (lambda m: m.counterfactual({"image": GREY}, {"height": 80}), 'no variable "height"'),
     ],
 )
 def test_a_mistake_is_one_sentence(model: mv.Model, call, says: str) -> None:
@@ -223,6 +249,7 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
 def test_damaged_settings_of_a_model_are_no_traceback(tmp_path: Path, text: str) -> None:
     save_model(build(), tmp_path / "model")
     (tmp_path / "model" / "config.yaml").write_text(text)
+    write_checksums(tmp_path / "model")
     with pytest.raises(MetaVoxelError, match=r"config\.yaml"):
         load_model(tmp_path / "model")
 
@@ -239,6 +266,7 @@ def test_a_model_from_before_a_setting_was_keeps_what_it_was_trained_with(tmp_pa
     settings = (folder / "config.yaml").read_text()
     assert "  image_schedule: null\n" in settings
     (folder / "config.yaml").write_text(settings.replace("  image_schedule: null\n", ""))
+    write_checksums(folder)
     processes = load_model(folder).process.processes
     assert torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
     processes = build().process.processes
@@ -377,3 +405,122 @@ def test_samples_do_not_replace_what_is_not_theirs(model: mv.Model, tmp_path: Pa
     ):
         pass
     assert (out / "notes.txt").read_text() == "mine"
+
+
+DAMAGED = {
+    "the denoiser": lambda network: network.denoiser,
+    "the autoencoder": lambda network: network.autoencoders,
+}
+
+
+@pytest.mark.parametrize("part", DAMAGED)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_refused(
+    part: str,
+    value: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a model whose training diverged: its files are as they were saved, and worth nothing."""
+    network = build()
+    save_model(network, tmp_path / "model")
+    model = mv.load(tmp_path / "model", device="cpu")
+    with torch.no_grad():
+        for x in DAMAGED[part](model.network).parameters():
+            x.fill_(value)
+    record = {"image": GREY, "age": 50}
+    asked = [
+        lambda: model.ask("image", samples=1),
+        lambda: model.inpaint(GREY, HALF),
+        lambda: model.counterfactual(record, {"age": 60}),
+    ]
+    if part == "the denoiser":
+        asked += [
+            lambda: model.ask("group | age=50", samples=0),
+            lambda: model.ask("age", samples=0),
+            lambda: model.ask("age, sex", samples=3),
+        ]
+    for ask in asked:
+        with pytest.raises(MetaVoxelError, match="is not a finite number: its training diverged"):
+            ask()
+    save_model(model.network, tmp_path / "diverged")
+    words = ["ask", tmp_path / "diverged", "age, image", "--samples", 1, "--json"]
+    assert status(monkeypatch, *words, "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr()
+    assert "not a finite number" in printed.err and "NaN" not in printed.out
+
+
+def test_an_answer_outside_the_range_is_marked(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In Python, as JSON and in the table: the mean, and how many of the samples."""
+    answer = ContinuousAnswer("years", np.array([19.0, 20, 50, 90, 91]), 919.8, (20, 90))
+    assert answer.outside
+    assert answer.samples_outside.tolist() == [True, False, False, False, True]
+    told = answer.summary()
+    assert told["outside_range"] is True and told["range"] == [20, 90]
+    assert (told["samples"], told["samples_outside_range"]) == (5, 2)
+    assert not ContinuousAnswer("years", np.empty(0), 90.0, (20, 90)).outside
+    assert not ContinuousAnswer(None, np.array([1e9]), 1e9).outside  # of no range
+
+    decode = LinearScaling.decode
+    monkeypatch.setattr(LinearScaling, "decode", lambda self, z: decode(self, z) + 900)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert status(monkeypatch, "ask", folder, "age", "--samples", 3, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["age"]
+    assert told["outside_range"] is True and told["samples_outside_range"] == 3
+    assert status(monkeypatch, "ask", folder, "age", "--samples", 3) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "(outside 20 to 90)" in printed
+    assert "3 of 3 outside 20 to 90" in printed
+
+
+def test_more_images_than_memory_holds_are_refused_with_what_they_would_take(
+    model: mv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "memory", lambda: 10**9)
+    with pytest.raises(MetaVoxelError, match="50,000 samples of 16x16x16 voxels take 2 GB"):
+        model.sample(50_000)
+    monkeypatch.setattr(limits, "memory", lambda: None)  # where the system does not say
+    limits.check_memory(50_000, model.schema.images["image"])
+
+
+def test_too_many_samples_are_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("ask nowhere age", "inpaint nowhere a b --out out"):
+        assert status(monkeypatch, *command.split(), "--samples", 10**12) == 2
+        assert "at most 100,000 are drawn at once" in capsys.readouterr().err
+
+
+def test_a_path_from_home_is_found(
+    model: mv.Model, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scan.rename(tmp_path / "a|b, c.nii.gz")
+    same = [
+        model.ask('age | image="~/a|b, c.nii.gz"', samples=0),
+        model.ask("age", {"image": "~/a|b, c.nii.gz"}, samples=0),
+        model.ask("age", {"image": tmp_path / "a|b, c.nii.gz"}, samples=0),
+    ]
+    assert len({answer["age"].mean for answer in same}) == 1
+    mask = write_nifti(
+        tmp_path / "mask.nii.gz", np.eye(32, dtype=np.uint8)[..., None].repeat(26, 2), AFFINE
+    )
+    assert model.inpaint("~/a|b, c.nii.gz", f"~/{mask.name}", steps=1).samples.shape[0] == 1
+
+
+def test_a_change_that_changes_nothing_is_said(
+    folder: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["counterfactual", folder, scan, "--out", tmp_path / "out", "--steps", 1]
+    assert status(monkeypatch, *words, "--set", "") == 2
+    assert "Nothing is set" in capsys.readouterr().err
+    assert status(monkeypatch, *words, "--given", "age=50", "--set", "age=50.0") == 2
+    assert "age=50 is what is given already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ from folders import AGE, SEX, heed_interrupts, noise, write_bids, write_nifti, w
 from metavoxel.cli import main
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import save_model
 from metavoxel.schema import parse_schema
 
@@ -153,6 +154,16 @@ def removed(name: str) -> Mischief:
     return lambda place: (place / name).unlink()
 
 
+def listed(spoil: Mischief) -> Mischief:
+    """What is spoilt in a model folder, by someone who writes the checksums anew."""
+
+    def change(place: Path) -> None:
+        spoil(place)
+        write_checksums(place / "model")
+
+    return change
+
+
 def renamed(old: str, new: str) -> Mischief:
     return lambda place: [p.rename(p.with_name(p.name.replace(old, new))) for p in _scans(place)]
 
@@ -237,7 +248,7 @@ CASES: dict[str, tuple[Mischief, str, str]] = {
     "no scan": (whole, "ask model age|image=no.nii.gz", r"no\.nii\.gz.*no such file"),
     "a folder for a scan": (whole, "ask model age|image=bids", "bids.*folder"),
     "not an image": (content("scan.nii.gz", b"hello"), ASK, r"scan\.nii\.gz.*not an image"),
-    "truncated": (truncated("scan.nii.gz"), ASK, r"scan\.nii\.gz.*damaged or incomplete"),
+    "truncated": (truncated("scan.nii.gz"), ASK, r"scan\.nii\.gz.*damaged, or not an image"),
     "4D": (voxels(noise(8, 8, 8, 3), "scan.nii.gz"), ASK, r"4 axes.*3D with 1"),
     "2D": (
         lambda place: write_png(place / "scan.png", np.eye(8, dtype=np.uint8)),
@@ -272,15 +283,35 @@ CASES: dict[str, tuple[Mischief, str, str]] = {
     "a model without weights": (
         removed("model/denoiser.safetensors"),
         ASK,
-        "model.*cannot be read",
+        r"denoiser\.safetensors is missing",
     ),
     "damaged weights": (
         content("model/denoiser.safetensors", b"\x08\0\0\0\0\0\0\0{}"),
         ASK,
-        "model.*cannot be read",
+        r"denoiser\.safetensors is not the file that was saved",
     ),
     "no self-test": (whole, "verify model", r"selftest\.json"),
-    "a self-test that is none": (content("model/selftest.json", b"[]"), "verify model", "selftest"),
+    "weights of no model, listed": (
+        listed(content("model/denoiser.safetensors", b"\x08\0\0\0\0\0\0\0{}      ")),
+        ASK,
+        r"denoiser\.safetensors: damaged, or not weights of this network",
+    ),
+    "settings of another network, listed": (
+        listed(
+            lambda place: write_yaml(
+                place / "model/config.yaml",
+                {**MODEL, "denoiser": {**MODEL["denoiser"], "channels": [16, 16]}},
+            )
+        ),
+        ASK,
+        r"safetensors: damaged, or not weights of this network",
+    ),
+    "no checksums": (removed("model/checksums.json"), ASK, r"checksums\.json: there is no such"),
+    "a self-test that is none": (
+        listed(content("model/selftest.json", b"[]")),
+        "verify model",
+        r"selftest\.json",
+    ),
     "nobody's split": (whole, "evaluate model bids --out new", r"split\.json"),
     "a split that is none": (
         content("model/split.json", b"[1]"),
@@ -310,7 +341,7 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(
 
 
 BAD_SCANS: dict[str, tuple[Mischief, str]] = {
-    "truncated": (truncated(SCAN), "damaged or incomplete"),
+    "truncated": (truncated(SCAN), "damaged, or not an image"),
     "4D": (voxels(noise(8, 8, 8, 3)), "4 axes"),
     "all zero": (voxels(np.zeros((8, 8, 8))), "every voxel is 0"),
     "NaN": (voxels(NAN), "NaN"),
@@ -334,10 +365,13 @@ def test_a_bad_scan_in_a_cohort_is_named_and_once_mended_the_run_goes_on(
 
 
 DAMAGE: dict[str, tuple[str, str]] = {
-    "a checkpoint of the autoencoder": ("autoencoder-image/last.ckpt", "cannot be read"),
-    "the autoencoder": ("autoencoder.safetensors", "cannot be read"),
-    "the checkpoint": ("joint/last.ckpt", "cannot be read"),
-    "the best weights": ("joint/best.safetensors", "cannot be read"),
+    "a checkpoint of the autoencoder": ("autoencoder-image/last.ckpt", "damaged, or not"),
+    "the autoencoder": ("autoencoder.safetensors", "damaged, or not weights"),
+    "the checkpoint": ("joint/last.ckpt", "damaged, or not a checkpoint"),
+    "the best weights": ("joint/best.safetensors", "damaged, or not weights"),
+    "the settings": ("run.yaml", "differs from what is given"),
+    "the split": ("split.json", "not valid JSON"),
+    "the digest of the data": ("data.sha256", "damaged, or not a SHA-256"),
     "the cache": ("cache/volumes-train-image.npy", ""),
     "the latents": ("cache/train/latents-image.npy", ""),
 }

@@ -12,11 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metavoxel.data.images import Grid, Scan, read_mask, read_scan
+from metavoxel.data.images import Grid, Scan, marked, read_mask, read_scan
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import label_indices
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files.yaml import read_yaml
+from metavoxel.files.json import read_model
 from metavoxel.inference import ask as asking
 from metavoxel.inference.answers import (
     Answer,
@@ -27,8 +27,15 @@ from metavoxel.inference.answers import (
 )
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.inpaint import inpaint
-from metavoxel.inference.query import Query, parse_query
+from metavoxel.inference.limits import (
+    MOST_RESAMPLINGS,
+    check_memory,
+    check_samples,
+    check_seed,
+)
+from metavoxel.inference.query import Query, file_path, parse_query
 from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model_files import Preprocessing
 from metavoxel.model_folder import load_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Image, Schema
@@ -81,15 +88,15 @@ class Model:
         if twice:
             raise MetaVoxelError(f"{twice[0]} is given twice. Give it once.")
         query = Query(parsed.asked, {**parsed.given, **(given or {})}).check(self.schema)
-        sampling = self._settings(settings)
-        count = sampling.samples if samples is None else samples
-        if count < 0:
-            raise MetaVoxelError(f"samples is {count}; ask for 0 or more.")
+        sampling, seed = self._settings(settings), check_seed(seed)
+        count = check_samples(sampling.samples if samples is None else samples)
         images = [v for v in query.asked if v in self.schema.images]
         if images and count < 1:
             raise MetaVoxelError(f"{images[0]} can only be sampled; ask with samples of 1 or more.")
         if count < 1 and sampling.point == "samples":
             raise MetaVoxelError("This model answers by sampling; ask with samples of 1 or more.")
+        for v in images:
+            check_memory(count, self.schema.images[v], len(images))
         scans = self._scans(query.given)
         known = self._known(query.given, scans)
         if not images and samples is None and self._needs_no_samples(query, sampling):
@@ -122,6 +129,8 @@ class Model:
         or an array on the model's. `variable` names the image where the schema has several.
         """
         name = self._image(variable)
+        samples, seed = check_samples(samples, least=1), check_seed(seed)
+        check_memory(samples, self.schema.images[name])
         scan, kind = self._scan(name, image), self.schema.images[name]
         masked = _mask(mask, kind, scan)
         query = Query((name,), dict(given or {})).check(self.schema)
@@ -157,6 +166,7 @@ class Model:
             raise MetaVoxelError(f"{fixed[0]} is an image; a counterfactual sets scalars.")
         others = {v: x for v, x in record.items() if v != name}
         factual = Query((name,), others).check(self.schema).given
+        _check_changed(factual, changed)
         scan = self._scan(name, record[name])
         known = self._known(factual, self._scans(factual))
         lacking = [v for v in changed if v not in known]
@@ -184,6 +194,13 @@ class Model:
         except ValidationError as error:
             raise explain(error, "sampling") from None
         self.network.config.model_copy(update={"sampling": sampling}).check()
+        most = {"steps": self.network.config.diffusion.T, "resamplings": MOST_RESAMPLINGS}
+        for name in most.keys() & changes.keys():
+            if getattr(sampling, name) > most[name]:
+                raise MetaVoxelError(
+                    f"{name} is {getattr(sampling, name):,}; this model takes at most "
+                    f"{most[name]:,}. Ask for fewer."
+                )
         return sampling
 
     def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
@@ -193,6 +210,8 @@ class Model:
         )
 
     def _image(self, name: str | None) -> str:
+        if not self.schema.images:
+            raise MetaVoxelError("This model has no images. Ask for its other variables.")
         if name is None and len(self.schema.images) > 1:
             raise MetaVoxelError(f"Name the image: one of {', '.join(self.schema.images)}.")
         name = name or next(iter(self.schema.images))
@@ -203,9 +222,10 @@ class Model:
     def _scan(self, name: str, value: Any) -> Scan:
         kind = self.schema.images[name]
         if isinstance(value, str | Path):
-            scan = read_scan(Path(value), kind)
+            path = file_path(value)
+            scan = read_scan(path, kind)
             if not self.any_preparation:
-                self.preparation.check(name, Path(value), scan)
+                self.preparation.check(name, path, scan)
             return scan
         try:
             array = np.asarray(value, dtype=np.float32)
@@ -267,7 +287,9 @@ class Model:
             return ImageAnswer(samples, grid or self.grid(name))
         if name in self.schema.continuous:
             value = None if point is None else float(point[0])
-            return ContinuousAnswer(self.schema.continuous[name].unit, samples, value)
+            scaling = self.network.scalings[name]
+            unit, limits = self.schema.continuous[name].unit, (scaling.low, scaling.high)
+            return ContinuousAnswer(unit, samples, value, limits)
         labels = self.schema.categorical[name].labels
         shares = (
             np.bincount(samples.astype(int), minlength=len(labels)) / max(1, len(samples))
@@ -281,23 +303,44 @@ class Model:
 def load(folder: str | Path, device: str | None = None, any_preparation: bool = False) -> Model:
     """Load a model folder. Runs on the GPU if there is one, unless `device` says otherwise.
 
-    A scan that was prepared otherwise than the training scans is refused, and one that looks unlike
-    them is warned of, unless `any_preparation` is set.
+    Its files are compared with their checksums, always. A scan that was prepared otherwise than the
+    training scans is refused, and one that looks unlike them is warned of, unless `any_preparation`
+    is set.
     """
     network, told = load_model(folder, device or best_device()), Path(folder) / "preprocessing.json"
-    preparation = Preparation.from_json(read_yaml(told)) if told.is_file() else Preparation()
+    preparation = Preparation()
+    if told.is_file():
+        preparation = Preparation.from_json(read_model(told, Preprocessing).model_dump())
     return Model(network, preparation, any_preparation)
+
+
+def _check_changed(factual: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse a change that changes nothing. Raises MetaVoxelError."""
+    if not changed:
+        raise MetaVoxelError('Nothing is set. Say what is to change, as --set "age=80".')
+    if all(factual.get(v) == x for v, x in changed.items()):
+        said = ", ".join(
+            f"{v}={x:g}" if isinstance(x, float) else f"{v}={x}" for v, x in changed.items()
+        )
+        raise MetaVoxelError(f"{said} is what is given already. Set another value.")
 
 
 def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> Tensor:
     if isinstance(mask, str | Path):
-        masked = read_mask(Path(mask), kind, scan)
+        masked = read_mask(file_path(mask), kind, scan)
     else:
-        masked = np.asarray(mask).astype(bool)
+        marks = np.asarray(mask)
+        if marks.dtype.kind not in "biuf":
+            raise MetaVoxelError("The mask must hold numbers: 1 where to fill, and 0 elsewhere.")
+        masked = marked(marks.astype(np.float32), "The mask")
     if masked.shape != tuple(kind.shape):
         raise MetaVoxelError(
             f"The mask has shape {list(masked.shape)}; this model's grid is {list(kind.shape)}."
         )
-    if not masked.any():
-        raise MetaVoxelError("The mask is empty: mark the voxels to be filled with 1.")
+    if masked.all() or not masked.any():
+        which = "every voxel" if masked.all() else "no voxel"
+        raise MetaVoxelError(
+            f"The mask marks {which} of the model's grid. Mark those that are to be filled with 1, "
+            "and no others."
+        )
     return torch.from_numpy(masked)

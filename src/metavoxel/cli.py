@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.arguments import BidsApp
-from metavoxel.terminal import answers_table, console, errors, sentences, warn
+from metavoxel.terminal import answers_table, console, errors, print_json, sentences, warn
 
 app = typer.Typer(
     name="metavoxel",
@@ -54,11 +54,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON and nothing els
 def schema(
     bids: Annotated[Path, typer.Argument(help="BIDS folder")],
     resolution: Annotated[float | None, typer.Option(help="voxel size in mm")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="schema or run configuration: list the cells that it cannot take"),
+    ] = None,
 ) -> None:
-    """Infer the schema of a BIDS folder and print it as YAML, to edit."""
-    from metavoxel.data.infer import infer_schema
+    """Infer the schema of a BIDS folder and print it as YAML, to edit; or check one against it."""
+    from metavoxel.data.check import bad_cells, notes_on, schema_in
+    from metavoxel.data.infer import infer
 
-    sys.stdout.write(infer_schema(bids, resolution, warn).to_yaml())
+    if check is None:
+        inferred = infer(bids, resolution)
+        for note in dict.fromkeys([*inferred.notes, *notes_on(bids, inferred.schema)]):
+            warn(note)
+        sys.stdout.write(inferred.schema.to_yaml(inferred.reasons))
+        return
+    bad = bad_cells(bids, schema_in(check))
+    sys.stdout.writelines(f"{sentence}\n" for sentence in bad[:20])
+    if bad:
+        listed = "" if len(bad) <= 20 else " (the first 20 are listed)"
+        raise MetaVoxelError(f"{check} cannot take {len(bad)} cells of {bids}{listed}.")
+    console.print(f"{escape(str(bids))}: its tables fit {escape(str(check))}")
 
 
 @app.command()
@@ -201,32 +217,36 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask for some variables given others; those not named are marginalised."""
-    from metavoxel.api import load
-    from metavoxel.data.synthetic import check_out, write_samples
+    from metavoxel.inference.limits import check_samples
     from metavoxel.inference.query import parse_query
 
     asked = parse_query(question)
+    check_samples(samples or 0)  # before anything is loaded
+    from metavoxel.api import load
+    from metavoxel.data.synthetic import samples_folder, write_samples
+
     loaded = load(model, any_preparation=any_preparation)
     if out is None and any(v in loaded.schema.images for v in asked.asked):
         raise MetaVoxelError("Images are asked for; say where to write them with --out FOLDER.")
     if out is not None and samples == 0:
         raise MetaVoxelError("--out takes samples; ask with --samples of 1 or more.")
-    if out is not None:
-        check_out(out)
     if out is not None and samples is None:  # where one evaluation would do, too
         samples = loaded.sampling.samples
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, samples_folder(out) if out else nullcontext() as place:
         given = dict(asked.given)
         if preprocess:
             given |= _prepared(loaded, given, Path(folder))
         names = ", ".join(asked.asked)
         answers = loaded.ask(names, given, samples, seed, **_given(steps=steps))
-        if out is not None:
-            write_samples(answers, loaded.schema, given, out, question, seed)
+        if place is not None:
+            stripped = _stripped(loaded)
+            told = write_samples(answers, loaded.schema, given, place, question, seed, stripped)
+            for note in told:
+                warn(note)
     if out is not None:
         errors.print(f"Written to {escape(str(out))}")
     if as_json:
-        console.print_json(json.dumps(answers.summary()))
+        print_json(answers.summary())
     else:
         console.print(answers_table(answers))
 
@@ -246,14 +266,20 @@ def inpaint(
     any_preparation: AnyPreparation = False,
 ) -> None:
     """Fill the masked part of an image given the rest of it."""
+    from metavoxel.inference.limits import check_samples
+    from metavoxel.inference.query import parse_values
+
+    known = parse_values(given)
+    check_samples(samples)
     from metavoxel.api import load
     from metavoxel.data.synthetic import write_images
+    from metavoxel.files.owned import holding
 
     loaded = load(model, any_preparation=any_preparation)
-    known = _values(given)
-    answer = loaded.inpaint(image, mask, known, samples, seed, variable, **_given(steps=steps))
-    answer = answer if model_grid else answer.on_source()
-    paths = write_images(answer.samples, answer.grid, out, "inpainted")
+    with holding(out, "inpaint") as place:
+        answer = loaded.inpaint(image, mask, known, samples, seed, variable, **_given(steps=steps))
+        answer = answer if model_grid else answer.on_source()
+        paths = write_images(answer.samples, answer.grid, place, "inpainted")
     errors.print(f"{len(paths)} written to {escape(str(out))}")
 
 
@@ -270,15 +296,19 @@ def counterfactual(
     any_preparation: AnyPreparation = False,
 ) -> None:
     """Show the same scan as it would be under other values."""
+    from metavoxel.inference.query import parse_values
+
+    known, changed = parse_values(given), parse_values(set_)
     from metavoxel.api import load
     from metavoxel.data.synthetic import write_images
+    from metavoxel.files.owned import holding
 
     loaded = load(model, any_preparation=any_preparation)
-    name = variable or next(iter(loaded.schema.images))
-    record = {name: image, **_values(given)}
-    answer = loaded.counterfactual(record, _values(set_), variable, **_given(steps=steps))
-    answer = answer if model_grid else answer.on_source()
-    write_images(answer.samples, answer.grid, out, "counterfactual")
+    record = {variable or next(iter(loaded.schema.images), ""): image, **known}
+    with holding(out, "counterfactual") as place:
+        answer = loaded.counterfactual(record, changed, variable, **_given(steps=steps))
+        answer = answer if model_grid else answer.on_source()
+        write_images(answer.samples, answer.grid, place, "counterfactual")
     errors.print(f"Written to {escape(str(out))}")
 
 
@@ -293,7 +323,9 @@ def info(
 
     facts = {"metavoxel": __version__} if model is None else describe(model)
     if as_json:
-        console.print_json(json.dumps(facts))
+        from metavoxel.model_files import json_text
+
+        sys.stdout.write(json_text(facts))
     else:
         import yaml
 
@@ -305,20 +337,13 @@ def info(
 def verify(model: ModelFolder) -> None:
     """Check that a model is whole and answers as it did when it was saved."""
     from metavoxel.api import load
-    from metavoxel.files.yaml import read_yaml
+    from metavoxel.files.json import read_model
     from metavoxel.inference.selftest import selftest_failures
-    from metavoxel.model_folder import CHECKSUMS, checksums
+    from metavoxel.model_files import SelfTest
 
-    loaded = load(model, device="cpu")
-    record = read_yaml(model / "selftest.json")
-    if not isinstance(record, dict) or not {"weights", "answers"} <= record.keys():
-        raise MetaVoxelError(f"{model / 'selftest.json'}: this is no self-test; copy it again.")
-    saved, now = read_yaml(model / CHECKSUMS), checksums(model)
-    failures = [
-        f"{name} is not the file that was saved"
-        for name in sorted({*saved, *now})
-        if saved.get(name) != now.get(name)
-    ] or selftest_failures(loaded.network, record)
+    loaded = load(model, device="cpu")  # which compares the checksums
+    record = read_model(model / "selftest.json", SelfTest)
+    failures = selftest_failures(loaded.network, record.model_dump())
     if failures:
         raise MetaVoxelError(f"{model}: {'; '.join(failures)}. Copy or train the model again.")
     console.print(f"{escape(str(model))}: verified")
@@ -390,21 +415,23 @@ def _given(**settings: Any) -> dict[str, Any]:
 
 def _prepared(loaded: Any, given: dict[str, Any], folder: Path) -> dict[str, Path]:
     """Every raw image of a question, prepared as the model's training scans were."""
+    from metavoxel.inference.query import file_path
     from metavoxel.preprocess.single import prepare_scan
 
     recipe, out = loaded.preparation.recipe(), {}
     for v, kind in loaded.schema.images.items():
         if v in given:
             errors.print(f"Preparing {escape(str(given[v]))}")
-            out[v] = prepare_scan(Path(str(given[v])), recipe, folder / v, kind.suffix)
+            out[v] = prepare_scan(file_path(given[v]), recipe, folder / v, kind.suffix)
     return out
 
 
-def _values(text: str) -> dict[str, Any]:
-    """Parse "age=70, sex=F" with the grammar of questions."""
-    from metavoxel.inference.query import parse_query
-
-    return dict(parse_query(f"_ | {text}").given) if text.strip() else {}
+def _stripped(loaded: Any) -> bool | None:
+    """Whether a model's images are of brains without skull: every recipe of ours makes them so."""
+    with suppress(MetaVoxelError):  # it does not say how its training scans were prepared
+        loaded.preparation.recipe()
+        return True
+    return None
 
 
 def main() -> None:

@@ -138,21 +138,22 @@ class MetaVoxel(nn.Module):
         if self.together is None:
             return predictions
         measured, out = self.measured(z, t), dict(predictions)
-        for v in self._read_outs.keys() & predictions.keys():
+        for v in self.read_outs.keys() & predictions.keys():
             said, cohort = self.together.evidence(v, measured), self.together.marginal(v)
             own, others = self.together.voices(v, said, known, self._seen(known))
-            out[v] = self._read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort)
+            out[v] = self.read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort)
         return out
 
     @property
-    def _read_outs(self) -> dict[str, ReadOut]:
+    def read_outs(self) -> dict[str, ReadOut]:
+        """The processes of the scalars that are read out by Bayes' rule."""
         return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
 
     def measured(self, z: State, t: Times) -> dict[str, Measurement]:
         """What the noisy values of the scalars measure of the clean ones."""
         assert self.together is not None
-        cohort = {v: self.together.marginal(v) for v in self._read_outs}
-        return {v: p.measured(z[v], t[v], cohort[v]) for v, p in self._read_outs.items()}
+        cohort = {v: self.together.marginal(v) for v in self.read_outs}
+        return {v: p.measured(z[v], t[v], cohort[v]) for v, p in self.read_outs.items()}
 
     def known(self, t: Times) -> dict[str, Tensor]:
         """The share (B,) of what it would say that every variable still says at its time."""

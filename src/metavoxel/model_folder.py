@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from metavoxel.diffusion.temper import Temper
 from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_model
+from metavoxel.files.wall import reading
+from metavoxel.files.weights import load_weights, write_weights
 from metavoxel.files.writing import atomic_folder
 from metavoxel.files.yaml import read_yaml
 from metavoxel.model import MetaVoxel, ModelConfig
-from metavoxel.schema import Schema, parse_schema
+from metavoxel.model_files import (
+    FORMAT,
+    KNOWN,
+    Encoding,
+    JointScalars,
+    Latents,
+    Scaling,
+    Tempers,
+    check_files,
+    json_text,
+    read_model_schema,
+    write_checksums,
+)
+from metavoxel.schema import Schema
 from metavoxel.settings import explain
 
-CHECKSUMS = "checksums.json"
 # What folders mean that were written before these settings were.
 BEFORE = {
     "image_schedule": None,
@@ -35,7 +45,6 @@ BEFORE = {
 }
 # Settings that are gone, and what they were where a folder does without them.
 GONE = {"scalars_alone": False}
-FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
 
 
 def save_model(
@@ -50,60 +59,55 @@ def save_model(
 
 
 def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> None:
+    """The same into a folder that may exist. Raises ValueError for a file that no model has."""
+    if others := files.keys() - KNOWN:
+        raise ValueError(f"{min(others)} is no file of a model")
     folder.mkdir(parents=True, exist_ok=True)
     schema = {"format": FORMAT, **model.schema.model_dump(mode="json")}
-    (folder / "schema.json").write_text(json.dumps(schema, indent=2) + "\n")
+    (folder / "schema.json").write_text(json_text(schema))
     config = yaml.safe_dump(model.config.model_dump(mode="json"), sort_keys=False)
     (folder / "config.yaml").write_text(config)
-    (folder / "encoding.json").write_text(json.dumps(_encoding(model), indent=2) + "\n")
-    save_weights(model.autoencoders, folder / "autoencoder.safetensors")
-    save_weights(model.denoiser, folder / "denoiser.safetensors")
+    (folder / "encoding.json").write_text(json_text(_encoding(model).model_dump(mode="json")))
+    write_weights(model.autoencoders, folder / "autoencoder.safetensors")
+    write_weights(model.denoiser, folder / "denoiser.safetensors")
     tempers = {v: vars(temper) for v, temper in model.tempers.items()}
-    (folder / "tempers.json").write_text(json.dumps(tempers, indent=2) + "\n")
+    (folder / "tempers.json").write_text(json_text(tempers))
     for name, text in files.items():
         (folder / name).write_text(text)
-    (folder / CHECKSUMS).write_text(json.dumps(checksums(folder), indent=2) + "\n")
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every other file of a model folder, by name."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    write_checksums(folder)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVoxel:
-    """Read a model folder. Raises MetaVoxelError naming what is missing or unreadable."""
+    """Read a model folder whose files are those of its checksums.
+
+    Raises MetaVoxelError naming the file that is missing, has changed, or cannot be read.
+    """
     folder = Path(folder)
-    if not (folder / "schema.json").is_file():
-        raise MetaVoxelError(
-            f"{folder}: this is not a model folder (it has no schema.json). Give the folder that "
-            "metavoxel train wrote with --out."
-        )
+    check_files(folder)
     schema, config = read_settings(folder)
-    encoding = read_yaml(folder / "encoding.json")
-    try:
-        scalings = {v: LinearScaling(**s) for v, s in encoding["continuous"].items()}
-        together = JointNormal(**encoding["scalars"]) if "scalars" in encoding else None
+    encoding = read_model(folder / "encoding.json", Encoding)
+    encoding.check(schema, folder / "encoding.json")
+    scalings = {v: LinearScaling(**s.model_dump()) for v, s in encoding.continuous.items()}
+    together = encoding.scalars and JointNormal(**encoding.scalars.model_dump())
+    with reading(folder / "config.yaml", "the settings of this model"):
         model = MetaVoxel(schema, config, scalings, together)
-        for module, name in ((model.autoencoders, "autoencoder"), (model.denoiser, "denoiser")):
-            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-        if (folder / "tempers.json").is_file():  # older folders have none
-            tempers = read_yaml(folder / "tempers.json")
-            model.tempers = {v: Temper(**factors) for v, factors in tempers.items()}
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise MetaVoxelError(
-            f"{folder}: the model cannot be read ({reason}). Copy or train it again."
-        ) from None
+    load_weights(model.autoencoders, folder / "autoencoder.safetensors")
+    load_weights(model.denoiser, folder / "denoiser.safetensors")
+    if (folder / "tempers.json").is_file():  # older folders have none
+        model.tempers = _tempers(folder / "tempers.json", model)
     return model.to(device).eval()
+
+
+def _tempers(path: Path, model: MetaVoxel) -> dict[str, Temper]:
+    tempers = read_model(path, Tempers).root
+    if others := tempers.keys() - model.read_outs.keys():
+        raise MetaVoxelError(f"{path}: {min(others)} has no spread to be tempered. Copy it again.")
+    return {v: Temper(**factors.model_dump()) for v, factors in tempers.items()}
 
 
 def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     """The schema and configuration of a model folder, without its weights."""
-    data: dict[str, Any] = dict(read_yaml(folder / "schema.json"))
-    if data.pop("format", None) != FORMAT:
-        raise MetaVoxelError(f"{folder}: written by another version of metavoxel; train it again.")
-    schema = parse_schema(data, str(folder / "schema.json"))
+    schema = read_model_schema(folder)
     settings = read_yaml(folder / "config.yaml")
     match settings:
         case {"diffusion": dict(diffusion), "denoiser": dict(denoiser)}:
@@ -117,28 +121,18 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     return schema, config
 
 
-def _encoding(model: MetaVoxel) -> dict[str, Any]:
-    return {
-        "continuous": {
-            v: {k: x for k, x in vars(s).items() if k != "mixture" or x}
-            for v, s in model.scalings.items()
-        },
-        "categorical": {v: list(s.labels) for v, s in model.labels.items()},
-        "images": {v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
-    } | ({} if model.together is None else {"scalars": model.together.as_dict()})
+def _encoding(model: MetaVoxel) -> Encoding:
+    together = model.together
+    return Encoding(
+        continuous={v: Scaling(**vars(s)) for v, s in model.scalings.items()},
+        categorical={v: s.labels for v, s in model.labels.items()},
+        images={v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
+        scalars=None if together is None else JointScalars(**together.as_dict()),
+    )
 
 
-def _per_channel(encoder: nn.Module) -> dict[str, list[float]]:
+def _per_channel(encoder: nn.Module) -> Latents:
     """Mean and std of the latent's channels, to read; those of the elements are in the weights."""
     mean, std = encoder.latent_mean.flatten(1), encoder.latent_std.flatten(1)  # type: ignore[union-attr]
     spread = (std.square().mean(1) + mean.var(1, correction=0)).sqrt()
-    return {"latent_mean": mean.mean(1).tolist(), "latent_std": spread.tolist()}
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's weights as safetensors. A full disk raises OSError, as any file would."""
-    tensors = {k: x.detach().cpu().contiguous().clone() for k, x in module.state_dict().items()}
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    return Latents(latent_mean=tuple(mean.mean(1).tolist()), latent_std=tuple(spread.tolist()))

@@ -16,6 +16,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation import systems
 from metavoxel.evaluation.report import as_markdown, evaluate
 from metavoxel.inference.calibration import calibrate
+from metavoxel.model_files import write_checksums
 from small import write_cohort, write_model_folder, write_own_cohort
 
 QUIET = Console(quiet=True)
@@ -144,6 +145,7 @@ def test_conformal_intervals_are_the_models_own_or_come_from_its_validation_subj
     everything = calibrate(np.zeros(40), None, np.full(40, 1000.0))
     stored = {"one_evaluation": {"age": everything.to_json()}}
     (model / "calibration.json").write_text(json.dumps(stored))
+    write_checksums(model)
     own = evaluate(model, bids, tmp_path / "own", 2, 0, QUIET)
     assert own["calibration"]["age"] == everything.to_json()
     assert own["scores"]["age"]["one evaluation"]["conformal_95"]["value"] == 1
@@ -159,6 +161,7 @@ def test_conformal_intervals_are_in_units_of_the_spread_that_an_answer_states(
     own = calibrate(np.zeros(40), np.ones(40), np.full(40, 7.0))
     stored = {"one_evaluation": {"age": own.to_json()}}
     (model / "calibration.json").write_text(json.dumps(stored))
+    write_checksums(model)
     scores = evaluate(model, bids, out, 2, 0, QUIET)["scores"]["age"]["one evaluation"]
     with np.load(out / "answers" / "one-evaluation.npz") as kept:
         assert ("samples/age" in kept) == mixture

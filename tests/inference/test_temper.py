@@ -17,6 +17,7 @@ from metavoxel.inference.ask import ask_encoded
 from metavoxel.inference.spread import stated_spread
 from metavoxel.inference.temper import LOG_FACTORS, fit_tempers, shrunk_factors
 from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import load_model, save_model
 
 SURE, SURER, LABELS = 1.5, 3.0, 2.0  # by how much the toy is too sure: little known, the image, sex
@@ -150,6 +151,7 @@ def test_tempers_travel_with_the_model(tmp_path: Path) -> None:
     spread = stated_spread(loaded, ["age"], known, 2, seed=0)["age"]
     torch.testing.assert_close(spread, 2 * plain, rtol=1e-5, atol=0)
     (tmp_path / "model" / "tempers.json").unlink()  # as in a folder of an older version
+    write_checksums(tmp_path / "model")
     assert load_model(tmp_path / "model").tempers == {}
 
 

@@ -109,7 +109,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, saved):
     with pytest.raises(KilledError):
         run(callbacks=[SaveAt(saved, path), KillAt(saved)])
     torch.manual_seed(999)  # whatever the state of the process that resumes
-    resumed = run(resume=str(path))
+    resumed = run(checkpoint=path)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_model
 from metavoxel.files.writing import atomic_write
-from metavoxel.files.yaml import read_yaml
+from metavoxel.model_files import SplitFile, json_text
 
 
 @dataclass(frozen=True)
@@ -77,31 +77,17 @@ def fold_split(
 def write_split(split: Split, path: Path) -> None:
     """Write a split as JSON."""
     with atomic_write(Path(path)) as temporary:
-        temporary.write_text(json.dumps(asdict(split), indent=2) + "\n")
+        temporary.write_text(json_text(asdict(split)))
 
 
 def read_split(path: Path) -> Split:
     """Read a split. Raises MetaVoxelError if a subject is in two parts, or the file is no split."""
-    data = read_yaml(path)
-    try:
-        train, validation, test = (_names(data[part]) for part in ("train", "validation", "test"))
-        split = Split(train, validation, test, str(data.get("made", "")))
-    except (KeyError, TypeError):
-        raise MetaVoxelError(
-            f"{path}: a split is a JSON object with lists of subjects called train, validation and "
-            "test. Write it with write_split."
-        ) from None
+    split = Split(**dict(read_model(path, SplitFile)))
     everyone = [*split.train, *split.validation, *split.test]
     twice = sorted(s for s, count in Counter(everyone).items() if count > 1)
     if twice:
         raise MetaVoxelError(f"{path}: {twice[0]} stands more than once. Keep it in one part.")
     return split
-
-
-def _names(listed: object) -> tuple[str, ...]:
-    if not isinstance(listed, list):
-        raise TypeError
-    return tuple(map(str, listed))
 
 
 def _split(order: Sequence[str], validation: int, test: int, made: str) -> Split:

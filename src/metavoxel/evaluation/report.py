@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from metavoxel.api import Model, load
@@ -46,15 +47,18 @@ from metavoxel.evaluation.systems import (
     baseline_answers,
     model_answers,
 )
-from metavoxel.files.writing import atomic_write, remove_leftovers
-from metavoxel.files.yaml import read_yaml
+from metavoxel.files.json import read_model
+from metavoxel.files.owned import OwnedFolder, holding
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.model import MetaVoxel
-from metavoxel.model_folder import checksums
+from metavoxel.model_files import Calibrations, json_text, read_checksums
 from metavoxel.schema import Schema
 from metavoxel.version import __version__
 
+COMMAND = "evaluate"  # whose folder it is
+_FILES = ("report.html", "report.json", "report.md", "scores.csv", "answers.csv")
 _SHOWN = 6  # images in a row of the montage
 
 
@@ -72,10 +76,26 @@ def evaluate(
 
     Writes report.html, report.json, report.md, scores.csv, answers.csv and a montage of unseen and
     generated images to `out`; what is answered is kept in `out`/answers, so that an interrupted
-    evaluation goes on. Raises MetaVoxelError if the cohort shares subjects with the model's
+    evaluation goes on. Raises MetaVoxelError if `out` holds anything but an evaluation, if the
+    cohort shares subjects with the model's
     training but none with its test subjects (unless `external` says that they are other people),
     or its scans were prepared otherwise than the training scans (unless `any_preparation`).
     """
+    with holding(out, COMMAND) as place:  # before anything that takes long
+        place.check_free(*_FILES)
+        return _evaluated(folder, bids, place, samples, seed, console, any_preparation, external)
+
+
+def _evaluated(
+    folder: Path,
+    bids: Path,
+    place: OwnedFolder,
+    samples: int,
+    seed: int,
+    console: Console,
+    any_preparation: bool,
+    external: bool,
+) -> dict[str, Any]:
     loaded = load(folder, any_preparation=any_preparation)
     parts = read_parts(bids, loaded.schema, read_split(Path(folder) / "split.json"), external)
     table = as_table(parts.test.schema, parts.test)
@@ -87,10 +107,11 @@ def evaluate(
     if not any_preparation:
         check_preparation(loaded.preparation, parts.test, table)
     console.print(f"{len(table)} records of {parts.people}", highlight=False, soft_wrap=True)
-    for note in parts.left_out:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
-    remove_leftovers(out)
-    kept = Kept(out / "answers", _key(Path(folder), parts, table, seed))
+    for kind, said in (("Warning", parts.warnings), ("Note", parts.left_out)):
+        for text in said:
+            console.print(f"[yellow]{kind}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    place.add("answers/")
+    kept = Kept(place.folder / "answers", _key(Path(folder), parts, table, seed))
     evaluation, training = _answered(
         loaded, Path(folder), parts, table, samples, seed, kept, console
     )
@@ -104,7 +125,7 @@ def evaluate(
             k: v.seconds / len(table) for k, v in evaluation.systems.items() if v.seconds
         },
     }
-    _write(out, evaluation, report, _montages(loaded.network, table, seed, kept))
+    _write(place, evaluation, report, _montages(loaded.network, table, seed, kept))
     return report
 
 
@@ -160,9 +181,13 @@ def _calibrations(
     if model.config.sampling.point != "one_evaluation":
         return {}
     path = folder / "calibration.json"
-    stored = (read_yaml(path) if path.is_file() else {}).get("one_evaluation")
+    stored = read_model(path, Calibrations).one_evaluation if path.is_file() else None
     if stored is not None:
-        return {v: Calibration.from_json(stored[v]) for v in schema.continuous if v in stored}
+        return {
+            v: Calibration.from_json(stored[v].model_dump())
+            for v in schema.continuous
+            if v in stored
+        }
     if validation is None or not schema.continuous:
         return {}
     said = answer(model, [*schema.continuous], validation.images, len(validation), 0, seed)
@@ -174,7 +199,7 @@ def _calibrations(
 
 def _key(folder: Path, parts: Parts, table: Table, seed: int) -> str:
     """Changes with the model, the records, their images or values, the question and the seed."""
-    sums = {k: x for k, x in checksums(folder).items() if k != "README.md"}
+    sums = {k: x for k, x in read_checksums(folder).items() if k != "README.md"}
     people = [
         *identity(parts.test, table.records),
         *identity(parts.training, [r.id for r in parts.training.records]),
@@ -190,7 +215,7 @@ def _about(
     schema, parts, table = evaluation.schema, evaluation.parts, evaluation.table
     return {
         "model": str(folder),
-        "weights": checksums(folder)["denoiser.safetensors"],
+        "weights": read_checksums(folder)["denoiser.safetensors"],
         "cohort": str(bids),
         "question": f"{', '.join(schema.scalars)} | {', '.join(schema.images)}",
         "people": parts.people,
@@ -226,9 +251,14 @@ def _montages(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str
 
 
 def _write(
-    out: Path, evaluation: Evaluation, report: dict[str, Any], montages: Mapping[str, Figure]
+    place: OwnedFolder,
+    evaluation: Evaluation,
+    report: dict[str, Any],
+    montages: Mapping[str, Figure],
 ) -> None:
     """Every file of the report; report.json last, so that where it is, all are."""
+    out = place.folder
+    place.add(*_FILES, *(f"montage-{v}.png" for v in montages))
     for v, fig in montages.items():
         with atomic_write(out / f"montage-{v}.png") as temporary:
             fig.savefig(temporary, dpi=120)
@@ -238,7 +268,7 @@ def _write(
         temporary.write_text(as_markdown(report))
     write_page(out, evaluation, report, montages)
     with atomic_write(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.write_text(json_text(report))
 
 
 def _write_csv(path: Path, rows: Iterator[Sequence[object]]) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import OneHot
+from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.baselines import (
     frequencies,
     kernel_ridge,
@@ -22,6 +21,8 @@ from metavoxel.evaluation.baselines import (
     population_mean,
 )
 from metavoxel.evaluation.cohort import Table
+from metavoxel.files.arrays import read_arrays
+from metavoxel.files.wall import reading
 from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import BATCH, IMAGES, ask_encoded
 from metavoxel.inference.spread import stated_quantiles, stated_spread
@@ -78,18 +79,23 @@ class Kept:
 
     def read(self, system: str) -> SystemAnswers | None:
         """What is there of a system: all of it, its first records, or None."""
+        path = self._path(system)
+        if not path.is_file():
+            return None
         try:
-            with np.load(self._path(system), allow_pickle=False) as file:
-                if str(file["key"]) != self.key:
+            with reading(path, "answers that were kept"):
+                arrays = read_arrays(path)
+                if str(arrays.pop("key")) != self.key:
                     return None
+                seconds = float(arrays.pop("seconds"))
                 parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _ARRAYS}
-                for name in file.files:
+                for name, x in arrays.items():
                     kind, _, v = name.partition("/")
-                    if v:
-                        parts[kind][v] = file[name]
-                return SystemAnswers(**parts, seconds=float(file["seconds"]))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-            # It is absent or damaged: answer again.
+                    parts[kind][v] = x
+                if len({len(x) for x in arrays.values()}) > 1:
+                    raise ValueError("not of the same records")
+                return SystemAnswers(**parts, seconds=seconds)
+        except MetaVoxelError:  # it is damaged: answer again
             return None
 
     def write(self, system: str, answers: SystemAnswers) -> None:

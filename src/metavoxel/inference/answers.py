@@ -29,17 +29,35 @@ class ContinuousAnswer:
     """A continuous variable's conditional distribution, in the variable's unit.
 
     `point` is the answer of one network evaluation, E[variable | known], or None; `samples` (n,)
-    are draws from the conditional, perhaps none.
+    are draws from the conditional, perhaps none. `range` is that of the schema, or of the training
+    data where the schema has none. A distribution with tails may leave it; a mean beyond it says
+    that the model cannot answer.
     """
 
     unit: str | None
     samples: np.ndarray
     point: float | None = None
+    range: tuple[float, float] | None = None
 
     @property
     def mean(self) -> float:
         """The expectation: from one evaluation where the model allows it, else of the samples."""
         return self.point if self.point is not None else float(self._drawn(1).mean())
+
+    @property
+    def outside(self) -> bool:
+        """Whether the mean lies outside the range."""
+        return bool(self._beyond(np.array([self.mean]))[0])
+
+    @property
+    def samples_outside(self) -> np.ndarray:
+        """Which samples (n,) lie outside the range."""
+        return self._beyond(self.samples)
+
+    def _beyond(self, values: np.ndarray) -> np.ndarray:
+        low, high = self.range or (-np.inf, np.inf)
+        rounding = 1e-6 * (high - low) if self.range else 0.0
+        return (values < low - rounding) | (values > high + rounding)
 
     @property
     def std(self) -> float:
@@ -61,8 +79,13 @@ class ContinuousAnswer:
 
     def summary(self) -> dict[str, Any]:
         out: dict[str, Any] = {"mean": self.mean, "unit": self.unit}
+        if self.range is not None:
+            out |= {"range": list(self.range), "outside_range": self.outside}
         if len(self.samples) > 1:
             out |= {"std": self.std, "interval_90": list(self.interval(0.9))}
+        if len(self.samples) and self.range is not None:
+            out["samples"] = len(self.samples)
+            out["samples_outside_range"] = int(self.samples_outside.sum())
         return out
 
 

@@ -45,8 +45,8 @@ def ask(
 ) -> Drawn:
     """Answer one question about n records whose known raw values are given (n, ...) by variable.
 
-    Raises MetaVoxelError if the model's training teaches no such question.
-    The network is used as it is: put it in eval mode first (a loaded model is).
+    Raises MetaVoxelError if the model's training teaches no such question, or if an answer is not
+    a finite number. The network is used as it is: put it in eval mode first (a loaded model is).
     """
     parts = [
         model.encode({v: x[rows] for v, x in known.items()})
@@ -105,6 +105,17 @@ def check_learnt(model: MetaVoxel, asked: Collection[str], known: Collection[str
     )
 
 
+def check_finite(answers: Mapping[str, Tensor]) -> None:
+    """Raise MetaVoxelError if an answer, raw or encoded, is not a number: the model is no good."""
+    for v, x in answers.items():
+        if not bool(x.isfinite().all()):
+            raise MetaVoxelError(
+                f"The model's answer for {v} is not a finite number: its training diverged, or its "
+                "weights are damaged. Copy it again and run metavoxel verify, or train it again "
+                "with a lower learning rate."
+            )
+
+
 def _point(
     model: MetaVoxel, asked: Collection[str], z0: State, n: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
@@ -113,6 +124,7 @@ def _point(
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         clean = one_evaluation(model, model.process, condition, asked, generator)
+        check_finite(clean)
         for v, z in clean.items():
             out[v].append((model.decode({v: z})[v] if v in model.scalings else z).cpu())
     return {v: torch.cat(parts) for v, parts in out.items()}
@@ -132,6 +144,9 @@ def _sampled(
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         z = sample(model, model.process, condition, asked, settings, generator, watch)
+        check_finite(z)  # a label is drawn of anything
         for v, x in z.items():
             parts[v].extend(model.decode({v: part})[v].cpu() for part in x.split(IMAGES))
-    return {v: torch.cat(x) for v, x in parts.items()}
+    out = {v: torch.cat(x) for v, x in parts.items()}
+    check_finite(out)
+    return out

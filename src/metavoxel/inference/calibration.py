@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import linregress
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
+from metavoxel.model_files import LEVELS
+
 _CHANCE = 0.05  # a slope that chance explains this often corrects nothing
 
 

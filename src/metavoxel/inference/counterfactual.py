@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import State
-from metavoxel.inference.ask import check_learnt
+from metavoxel.inference.ask import check_finite, check_learnt
 from metavoxel.inference.samplers import forward_from_clean, time_grid
 from metavoxel.model import MetaVoxel
 
@@ -33,6 +33,7 @@ def counterfactual(
     """The image (1, C, *grid) as it would be under `changed`, given that it is under `factual`.
 
     Both map scalars to raw values (1,); `changed` wins. What neither names is marginalised.
+    Raises MetaVoxelError if the image is not finite.
     """
     check_learnt(model, [name], factual)
     check_learnt(model, [name], {**factual, **changed})
@@ -47,7 +48,9 @@ def counterfactual(
     after = _clean(model, {**factual, **changed}, generator)
     start = z | before | after | {name: noise}
     z0 = _along(model, name, start, set(before) | set(after), grid, settings.order)
-    return model.decode({name: z0})[name].cpu()
+    out = model.decode({name: z0})
+    check_finite({**out, f"{name}, encoded": z0})
+    return out[name].cpu()
 
 
 def _clean(model: MetaVoxel, values: Mapping[str, Tensor], generator: torch.Generator) -> State:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.inference.ask import BATCH, IMAGES, check_learnt
+from metavoxel.inference.ask import BATCH, IMAGES, check_finite, check_learnt
 from metavoxel.inference.samplers import Condition, sample
 from metavoxel.model import MetaVoxel
 
@@ -28,7 +28,8 @@ def inpaint(
     """Draw the voxels under the mask, given the other voxels and the known raw values (1, ...).
 
     image (C, *grid) in [0, 1]; mask (*grid), true where the image is to be filled. Returns
-    (samples, C, *grid); outside the mask they are the image itself, to the voxel.
+    (samples, C, *grid); outside the mask they are the image itself, to the voxel. Raises
+    MetaVoxelError if one is not finite.
     """
     check_learnt(model, [name], known)
     z0 = model.encode({name: image[None]})[name]
@@ -46,7 +47,9 @@ def inpaint(
         )
         z = sample(model, model.process, condition, [name], settings, generator)[name]
         filled.extend(model.decode({name: part})[name].cpu() for part in z.split(IMAGES))
-    return torch.where(mask, torch.cat(filled), image)
+    out = torch.where(mask, torch.cat(filled), image)
+    check_finite({name: out})
+    return out
 
 
 def held_latents(mask: Tensor, grid: tuple[int, ...]) -> Tensor:

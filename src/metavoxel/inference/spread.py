@@ -10,7 +10,7 @@ from torch import Tensor
 from metavoxel.diffusion.joint import State, Times
 from metavoxel.diffusion.mixture import MixtureReadOut
 from metavoxel.diffusion.readout import GaussianReadOut
-from metavoxel.inference.ask import BATCH
+from metavoxel.inference.ask import BATCH, check_finite
 from metavoxel.inference.samplers import Condition, one_evaluation
 from metavoxel.model import MetaVoxel
 
@@ -70,4 +70,6 @@ def _stated(
         known = {v: x[rows] for v, x in z0.items()}
         condition = Condition(len(rows), known, device=model.device)
         one_evaluation(denoise, model.process, condition, [*stating], generator)
-    return {v: torch.cat(parts) for v, parts in seen.items()}
+    stated = {v: torch.cat(parts) for v, parts in seen.items()}
+    check_finite(stated)
+    return stated

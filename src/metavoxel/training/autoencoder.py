@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -24,6 +25,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image
 from metavoxel.settings import Strict
 from metavoxel.training.augment import Augmentation, augment
+from metavoxel.training.checkpoint import fit
 from metavoxel.training.seeds import generator, mixed, rows_of_step
 from metavoxel.training.statistics import chunks, fit_statistics, unit_range
 
@@ -263,14 +265,15 @@ def train_autoencoder(
     seed: int,
     bf16: bool = False,
     callbacks: Sequence[Callback] = (),
-    resume: str | None = None,
+    checkpoint: Path | None = None,
     **trainer: Any,
 ) -> ImageEncoder:
     """Train an encoder in place and fit its latent statistics. Returns it, frozen.
 
     `training` (N, C, *grid) and `validation` hold uint8 in [0, 255] or float in [0, 1]. An encoder
-    that has nothing to learn is only given its statistics. `resume` is a Lightning checkpoint of
-    this stage; `trainer` are further arguments of Lightning's Trainer. Raises MetaVoxelError.
+    that has nothing to learn is only given its statistics. `checkpoint` is where this stage goes on
+    from, if it is there; `trainer` are further arguments of Lightning's Trainer. Raises
+    MetaVoxelError.
     """
     if len(training) == 0:
         raise MetaVoxelError("No training subject has an image. Check the schema's suffix.")
@@ -278,7 +281,7 @@ def train_autoencoder(
         device = encoder.latent_mean.device
         encoder.begin(chunks(training, device))
         module = AutoencoderModule(encoder, image, training, validation, settings, seed, bf16)
-        fit = L.Trainer(
+        loop = L.Trainer(
             max_epochs=-1,  # the module stops at its last step
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
@@ -291,7 +294,7 @@ def train_autoencoder(
         with warnings.catch_warnings():
             # A step makes its own batch from its number: there is no loader to rewind.
             warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
-            fit.fit(module, ckpt_path=resume)
+            fit(loop, module, checkpoint)
         encoder.load_state_dict(module.result.state_dict())
         encoder.to(device)  # Lightning leaves it on the CPU
     fit_statistics(encoder, training)

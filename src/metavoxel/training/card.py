@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from pydantic import BaseModel
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split
@@ -17,6 +19,7 @@ from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.inference.selftest import selftest_record
 from metavoxel.inference.spread import stated_spread
 from metavoxel.model import MetaVoxel
+from metavoxel.model_files import Calibrations, Preprocessing, SelfTest, json_text
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
@@ -33,17 +36,18 @@ def model_files(
     parts: Mapping[str, Cohort],
     split: Split,
     examples: Mapping[str, Examples],
-    run: Path,
     autoencoder: Path | None,
     preparation: Preparation,
 ) -> dict[str, str]:
     """The text files that go into the model folder beside its weights."""
     scores = _calibration(model, examples["validation"])
     return {
-        "calibration.json": _json(scores),
-        "selftest.json": _json(selftest_record(model)),
-        "preprocessing.json": _json({**_voxels(model), **preparation.to_json()}),
-        "split.json": (run / "split.json").read_text(),
+        "calibration.json": _text(scores),
+        "selftest.json": _text(SelfTest.model_validate(selftest_record(model))),
+        "preprocessing.json": _text(
+            Preprocessing.model_validate({**_voxels(model), **preparation.to_json()})
+        ),
+        "split.json": json_text(asdict(split)),
         "training.yaml": yaml.safe_dump(
             config.model_dump(mode="json", by_alias=True), sort_keys=False
         ),
@@ -51,7 +55,7 @@ def model_files(
     }
 
 
-def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
+def _calibration(model: MetaVoxel, examples: Examples) -> Calibrations:
     """Scores of the answers given the images, on the validation split; none without a question."""
     scalars = _answerable(model)
     records = min(len(examples), _CALIBRATION_RECORDS) if scalars else 0
@@ -60,15 +64,16 @@ def _calibration(model: MetaVoxel, examples: Examples) -> dict[str, Any]:
         if records
         else {}
     )
-    return {
-        "split": "validation",
-        "records": records,
-        "question": f"{', '.join(scalars)} | {', '.join(model.schema.images)}" if scalars else None,
-        "samples": _CALIBRATION_SAMPLES,
-        "steps": _CALIBRATION_STEPS,
-        "scores": scores,
-        "one_evaluation": {v: c.to_json() for v, c in point_calibration(model, examples).items()},
-    }
+    question = f"{', '.join(scalars)} | {', '.join(model.schema.images)}" if scalars else None
+    fitted = {v: c.to_json() for v, c in point_calibration(model, examples).items()}
+    return Calibrations(
+        records=records,
+        question=question,
+        samples=_CALIBRATION_SAMPLES,
+        steps=_CALIBRATION_STEPS,
+        scores=scores,  # type: ignore[arg-type]
+        one_evaluation=fitted,  # type: ignore[arg-type]
+    )
 
 
 def _answerable(model: MetaVoxel) -> list[str]:
@@ -110,7 +115,7 @@ def _voxels(model: MetaVoxel) -> dict[str, Any]:
 def _card(
     model: MetaVoxel,
     parts: Mapping[str, Cohort],
-    scores: Mapping[str, Any],
+    scores: Calibrations,
     autoencoder: Path | None,
 ) -> str:
     """The model card, in Markdown."""
@@ -160,17 +165,17 @@ def _questions(model: MetaVoxel) -> str:
     return f"{said}:\n\n    metavoxel ask THIS_FOLDER {example}"
 
 
-def _measured(scores: Mapping[str, Any]) -> str:
+def _measured(scores: Calibrations) -> str:
     """The section on the answers given the images, if there are any."""
-    if not scores["scores"]:
+    if not scores.scores:
         return ""
     rows = "\n".join(
-        f"| {v} | {', '.join(f'{k} {x:.3g}' for k, x in values.items())} |"
-        for v, values in scores["scores"].items()
+        f"| {v} | {', '.join(f'{k} {_number(x)}' for k, x in values.items())} |"
+        for v, values in scores.scores.items()
     )
     return f"""## Measured on the validation split
-All scalars asked given the images, {scores["samples"]} samples, {scores["steps"]} steps, on
-{scores["records"]} records. The epoch was chosen on the same records, so read these as optimistic.
+All scalars asked given the images, {scores.samples} samples, {scores.steps} steps, on
+{scores.records} records. The epoch was chosen on the same records, so read these as optimistic.
 
 | variable | scores |
 |---|---|
@@ -195,5 +200,9 @@ def _count(cohort: Cohort, name: str) -> int:
     return sum(name in record.values for record in cohort.records)
 
 
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2) + "\n"
+def _number(x: float | None) -> str:
+    return "n/a" if x is None or not math.isfinite(x) else f"{x:.3g}"
+
+
+def _text(data: BaseModel) -> str:
+    return json_text(data.model_dump(mode="json"))

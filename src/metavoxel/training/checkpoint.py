@@ -1,8 +1,12 @@
-"""Keeping a run whole: checkpoints that are never half-written, the best weights, their average."""
+"""Keeping a run whole: checkpoints that are never half-written, the best weights, their average.
+
+A checkpoint is read as tensors and plain values alone, never as pickled code: the folder of a run
+may come from someone else.
+"""
 
 from __future__ import annotations
 
-import json
+import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,13 @@ import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files.wall import damaged, reading
+from metavoxel.files.weights import write_weights
 from metavoxel.files.writing import atomic_write
-from metavoxel.model_folder import save_weights
+from metavoxel.model_files import json_text
+
+ANEW = "Restore it, or remove the run's folder and start anew."
 
 
 class AtomicCheckpoint(Callback):
@@ -40,6 +49,46 @@ class AtomicCheckpoint(Callback):
             self.saved = step
             with atomic_write(self.path) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=False)
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, checkpoint: Path | None) -> None:
+    """Train, from where `checkpoint` stands, if it is there.
+
+    Raises MetaVoxelError naming the checkpoint if it is damaged, holds more than tensors and plain
+    values, or is of another network.
+    """
+    if checkpoint is None or not checkpoint.exists():
+        trainer.fit(module)
+        return
+    check_checkpoint(checkpoint)
+    restoring = _Restoring()
+    trainer.callbacks.append(restoring)  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, ckpt_path=str(checkpoint), weights_only=True)
+    except MetaVoxelError:
+        raise
+    except Exception as error:
+        if not restoring.going_on:
+            raise
+        raise damaged(checkpoint, "a checkpoint of this run", error, ANEW) from None
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise MetaVoxelError unless a file is a whole checkpoint that holds no code."""
+    with reading(path, "a checkpoint without code", ANEW):
+        with zipfile.ZipFile(path) as archive:
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"{part} has changed")
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+
+
+class _Restoring(Callback):
+    """Whether a checkpoint is being restored: until the first step, what fails is its fault."""
+
+    going_on = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.going_on = False
 
 
 class BestWeights(Callback):
@@ -73,9 +122,9 @@ class BestWeights(Callback):
             return
         self.best = score
         with atomic_write(self.weights) as temporary:
-            save_weights(getattr(pl_module, self.network), temporary)
+            write_weights(getattr(pl_module, self.network), temporary)
         with atomic_write(self.record) as temporary:
-            temporary.write_text(json.dumps({"step": trainer.global_step, self.SCORE: score}))
+            temporary.write_text(json_text({"step": trainer.global_step, self.SCORE: score}))
 
     def _mean(self, trainer: L.Trainer, names: Collection[str]) -> float:
         """Mean validation loss of the variables that were asked in validation."""

@@ -18,6 +18,8 @@ from metavoxel.data.images import read_scan
 from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.arrays import map_array
+from metavoxel.files.json import read_json
 from metavoxel.files.versions import version_of
 from metavoxel.files.writing import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
@@ -225,11 +227,12 @@ def _cached(
 ) -> Tensor:
     """The array at `path`, mapped from disk; made anew by `fill` if it is another or damaged."""
     mark, digest = path.with_suffix(".json"), hashlib.sha256("\n".join(key).encode()).hexdigest()
-    if mark.is_file() and mark.read_text() == json.dumps(digest):
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            return torch.from_numpy(np.load(path, mmap_mode="c"))
+    with contextlib.suppress(MetaVoxelError):  # it is absent, of something else, or damaged
+        kept = map_array(path) if read_json(mark) == digest else None
+        if kept is not None and (kept.shape, kept.dtype) == (shape, np.dtype(dtype)):
+            return torch.from_numpy(kept)
     with atomic_array(path, shape, dtype) as out:
         fill(out)
     with atomic_write(mark) as temporary:
         temporary.write_text(json.dumps(digest))
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    return torch.from_numpy(map_array(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,23 +14,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bars
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from metavoxel.data.bids import Cohort, check_trainable, read_cohort
 from metavoxel.data.infer import infer_schema
 from metavoxel.data.splits import Split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files.writing import atomic_write, locked
+from metavoxel.files.weights import load_weights, write_weights
+from metavoxel.files.writing import atomic_write
 from metavoxel.inference.temper import fit_shares, fit_tempers
 from metavoxel.model import MetaVoxel, best_device
-from metavoxel.model_folder import load_model, save_model, save_weights
+from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
 from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
-from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
+from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, fit
 from metavoxel.training.config import JointTraining, RunConfig
 from metavoxel.training.examples import (
     Examples,
@@ -68,7 +66,7 @@ def train(
     MetaVoxelError for anything wrong with the data, the configuration or the folders.
     """
     console = console or Console(stderr=True)
-    folders = Folders(Path(out))
+    folders = Folders.of(Path(out))
 
     def warn(text: str) -> None:
         console.print(f"[yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
@@ -91,8 +89,7 @@ def train(
     together = fit_together(schema, parts["train"], scaled) if fits else None
     model = MetaVoxel(schema, config.model, scaled, together).to(best_device())
     settled = resolve_precision(config, model)
-    busy = f"{folders.run}: another process is training here. Wait for it, or stop it first."
-    with locked(folders.run / "lock", busy):
+    with folders.alone():
         open_run(folders, config, autoencoder, cohort, split)
         config = settled  # the run keeps what was given: it may be resumed on another machine
         volumes = _volumes(folders, parts, schema, console)
@@ -103,9 +100,7 @@ def train(
         _joint_stage(model, config, folders, examples, console)
         _temper(model, examples["validation"])
         preparation = fit_preparation(parts["train"], volumes["train"])
-        files = model_files(
-            model, config, parts, split, examples, folders.run, autoencoder, preparation
-        )
+        files = model_files(model, config, parts, split, examples, autoencoder, preparation)
         save_model(model, folders.model, files)
     console.print(f"Model written to {escape(str(folders.model))}")
     return model
@@ -166,14 +161,14 @@ def _autoencoder_stage(
                     AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore
                     TrainingProgress(console, settings.steps, lambda m: int(m.step)),  # type: ignore
                 ],
-                resume=_checkpoint(folder / "last.ckpt"),
+                checkpoint=folder / "last.ckpt",
                 logger=_logger(folder),
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
         with atomic_write(done) as temporary:
-            save_weights(model.autoencoders, temporary)
-    _reload(model.autoencoders, done)
+            write_weights(model.autoencoders, temporary)
+    load_weights(model.autoencoders, done)
     model.autoencoders.eval().requires_grad_(False)
 
 
@@ -257,7 +252,7 @@ def _joint_stage(
     model.to(device)  # Lightning leaves the denoiser on the CPU
     best = folder / "best.safetensors"
     if best.exists():
-        _reload(model.denoiser, best)
+        load_weights(model.denoiser, best)
     model.eval()
 
 
@@ -291,36 +286,11 @@ def _fit(
         gradient_clip_val=settings.gradient_clip,
         log_every_n_steps=min(20, settings.validate_every),
     )
-    trainer.fit(module, ckpt_path=_checkpoint(folder / "last.ckpt"), weights_only=False)
+    fit(trainer, module, folder / "last.ckpt")
 
 
 def _logger(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder.parent, name=folder.name, version="logs")
-
-
-def _checkpoint(path: Path) -> str | None:
-    """The checkpoint to go on from, if there is one. Raises MetaVoxelError if it is damaged."""
-    if not path.exists():
-        return None
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path, "it is incomplete")
-    with zipfile.ZipFile(path) as archive:
-        if (part := archive.testzip()) is not None:
-            raise _damaged(path, f"{part} has changed")
-    return str(path)
-
-
-def _reload(module: nn.Module, weights: Path) -> None:
-    try:
-        module.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise _damaged(weights, str(error).splitlines()[0]) from None
-
-
-def _damaged(path: Path, reason: str) -> MetaVoxelError:
-    return MetaVoxelError(
-        f"{path} cannot be read ({reason}). Restore it, or remove the run's folder and start anew."
-    )
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,10 @@ import yaml
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.files.writing import atomic_write, remove_leftovers
+from metavoxel.files.text import read_text
+from metavoxel.files.wall import damaged
+from metavoxel.files.writing import atomic_write, locked, remove_leftovers
+from metavoxel.training.checkpoint import ANEW
 from metavoxel.training.config import RunConfig
 
 
@@ -20,6 +26,12 @@ class Folders:
     """Where a run keeps its state: beside the model folder, so that the model appears whole."""
 
     model: Path
+
+    @classmethod
+    def of(cls, out: Path) -> Folders:
+        """Those of `--out`. A link is followed: what is beside its target is beside the model."""
+        named = out.name not in ("", "..") and not out.is_symlink()
+        return cls(out if named else Path(os.path.realpath(out)))
 
     @property
     def run(self) -> Path:
@@ -41,22 +53,55 @@ class Folders:
     def cache(self) -> Path:
         return self.run / "cache"
 
+    @property
+    def lock(self) -> Path:
+        return self.run / "lock"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run's lock. Raises BusyError if another process trains here."""
+        busy = f"{self.run}: another process is training here. Wait for it, or stop it first."
+        with locked(self.lock, busy):
+            yield
+
 
 def check_run(folders: Folders, config: RunConfig, autoencoder: Path | None, resume: bool) -> None:
     """Refuse to overwrite a run or a model; a run is only ever continued under its own settings."""
-    if folders.model.exists():
+    if folders.lock.is_file():
+        with folders.alone():  # before anything is advised of a run that may be alive
+            pass
+    if folders.model.exists() and not _is_empty(folders.model):
         raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
+    _check_ours(folders)
     if not resume and folders.settings.exists():
         raise MetaVoxelError(
             f"{folders.run} holds an unfinished run. Continue it with --resume, or remove it."
         )
     if resume and not folders.settings.exists():
         raise MetaVoxelError(f"{folders.run}: there is no run to resume. Leave out --resume.")
-    if resume and folders.settings.read_text() != _as_yaml(config, autoencoder):
+    if resume and read_text(folders.settings) != _as_yaml(config, autoencoder):
         raise MetaVoxelError(
             f"{folders.settings} differs from what is given. Resume with the same configuration "
             "and --autoencoder, or start a new run."
         )
+
+
+def _check_ours(folders: Folders) -> None:
+    """Refuse a run's folder that holds something else: it is ours if it has the run's settings."""
+    if folders.settings.exists() or not folders.run.exists():
+        return
+    if not folders.run.is_dir():
+        raise MetaVoxelError(f"{folders.run} is a file. Choose another --out.")
+    begun = {path.name for path in (folders.lock, folders.split, folders.data)}
+    for path in sorted(folders.run.iterdir()):
+        if path.name not in begun and not path.name.startswith(".metavoxel-"):
+            raise MetaVoxelError(
+                f"{folders.run} holds {path.name}, and no run. Choose another --out, or move it."
+            )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def open_run(
@@ -101,7 +146,10 @@ def split_of_run(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
             f"{cohort.root}: the cohort has changed since this run began ({min(changed)} joined or "
             "left). Restore it, or start a new run."
         )
-    if folders.data.read_text() != _data_digest(cohort):
+    kept = read_text(folders.data)
+    if len(kept) != len(_data_digest(cohort)):
+        raise damaged(folders.data, "a SHA-256", f"it has {len(kept)} characters", ANEW)
+    if kept != _data_digest(cohort):
         raise MetaVoxelError(
             f"{cohort.root}: values have changed since this run began. Restore them, or start a "
             "new run."

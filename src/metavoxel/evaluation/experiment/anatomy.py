@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from metavoxel.evaluation.anatomy import (
     spreads,
 )
 from metavoxel.evaluation.experiment.config import AnatomyPlan
-from metavoxel.evaluation.experiment.generated import asked_images, image_folder
+from metavoxel.evaluation.experiment.generated import asked_images, image_folder, read_rows
 from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
 from metavoxel.evaluation.experiment.pieces import Piece
 from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
@@ -35,6 +34,7 @@ from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.evaluation.scores import Score
 from metavoxel.files.writing import atomic_write
 from metavoxel.model import best_device
+from metavoxel.model_files import json_text
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
@@ -68,7 +68,7 @@ def anatomy_rows(experiment: Experiment) -> list[dict[str, Any]]:
     for name in plan.conditional:
         path = _path(experiment, name)
         if experiment.done(_reading(experiment, name, plan.anatomy)) and path.is_file():
-            rows += json.loads(path.read_text())
+            rows += read_rows(path)
     return rows
 
 
@@ -151,7 +151,7 @@ def _read_off(experiment: Experiment, name: str, plan: AnatomyPlan, console: Con
         for column in plan.columns
     ]
     with atomic_write(_path(experiment, name)) as temporary:
-        temporary.write_text(json.dumps(rows) + "\n")
+        temporary.write_text(json_text(rows, indent=None))
 
 
 def check_anatomy(experiment: Experiment) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import RootModel
 from rich.console import Console
 
 from metavoxel.evaluation.cohort import Table
@@ -16,8 +16,11 @@ from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generat
 from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
+from metavoxel.files.arrays import read_arrays
+from metavoxel.files.json import read_model, read_object
 from metavoxel.files.writing import atomic_write
 from metavoxel.model import best_device
+from metavoxel.model_files import json_text
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
@@ -74,7 +77,7 @@ def memories(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """By training, by run: what `memorisation` found."""
     out: dict[str, dict[str, Any]] = {}
     for name, run, path in _remembered(experiment, "memorisation.json"):
-        out.setdefault(name, {})[str(run)] = json.loads(path.read_text())
+        out.setdefault(name, {})[str(run)] = read_object(path)
     return out
 
 
@@ -117,7 +120,16 @@ def _rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
     for name in dict.fromkeys((*plan.trainings, *plan.conditional)) if plan else ():
         path = image_folder(experiment, name) / "measures.json"
         if experiment.done(_measurement(experiment, name)) and path.is_file():
-            yield from json.loads(path.read_text())
+            yield from read_rows(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of what was measured. Raises MetaVoxelError."""
+    return read_model(path, _Rows).root
+
+
+class _Rows(RootModel[list[dict[str, Any]]]):
+    """A JSON file of rows."""
 
 
 def image_folder(experiment: Experiment, name: str) -> Path:
@@ -146,7 +158,7 @@ def _measure(experiment: Experiment, name: str, console: Console) -> None:
         if asked:
             rows += _by_group(experiment.schema, name, image, asked, plan.given, plan.extractor)
     with atomic_write(image_folder(experiment, name) / "measures.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+        temporary.write_text(json_text(rows, indent=1))
 
 
 def _by_group(
@@ -201,8 +213,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     """What was generated, images in [0, 1]."""
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path)
     return {k: x.astype(np.float32) / 255 if x.dtype == np.uint8 else x for k, x in arrays.items()}
 
 
@@ -224,4 +235,4 @@ def _memorisation(experiment: Experiment, name: str, run: Run, console: Console)
     with atomic_write(folder / "pairs.png") as temporary:
         figure.savefig(temporary, dpi=150)
     with atomic_write(folder / "memorisation.json") as temporary:
-        temporary.write_text(json.dumps(said, indent=1) + "\n")
+        temporary.write_text(json_text(said, indent=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
@@ -18,9 +17,22 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_model
 from metavoxel.files.writing import BusyError, atomic_write, locked
+from metavoxel.settings import Strict
 
 _WAIT = 5.0  # seconds between looks at what other processes are doing
+
+
+class Record(Strict):
+    """What is kept of a piece that is done."""
+
+    piece: str
+    key: str
+    seconds: float
+    date: str
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class Pieces:
 
     def done(self, piece: Piece) -> bool:
         record = self._record(piece)
-        return record is not None and record["key"] == piece.key()
+        return record is not None and record.key == piece.key()
 
     def seconds(self) -> dict[str, float]:
         """How long every piece that is done took, in its last process."""
-        return {p.name: self._record(p)["seconds"] for p in self.pieces if self.done(p)}  # type: ignore[index]
+        records = {p.name: self._record(p) for p in self.pieces if self.done(p)}
+        return {name: record.seconds for name, record in records.items() if record is not None}
 
     def _try(self, piece: Piece, console: Console, failed: dict[str, Exception]) -> bool:
         """Do a piece if that can be done now, and say whether it was tried."""
@@ -99,20 +112,25 @@ class Pieces:
         )
         start = time.perf_counter()
         piece.do(console)
-        record = {
-            "piece": piece.name,
-            "key": piece.key(),
-            "seconds": round(time.perf_counter() - start, 1),
-            "date": time.strftime("%Y-%m-%d %H:%M"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        record = Record(
+            piece=piece.name,
+            key=piece.key(),
+            seconds=round(time.perf_counter() - start, 1),
+            date=time.strftime("%Y-%m-%d %H:%M"),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} threads, GPU: {_gpu()}",
-        }
+        )
         with atomic_write(self._path(piece)) as temporary:
-            temporary.write_text(json.dumps(record) + "\n")
+            temporary.write_text(record.model_dump_json() + "\n")
 
-    def _record(self, piece: Piece) -> dict[str, Any] | None:
+    def _record(self, piece: Piece) -> Record | None:
         path = self._path(piece)
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return read_model(path, Record)
+        except MetaVoxelError:  # it is damaged: do the piece again
+            return None
 
     def _path(self, piece: Piece) -> Path:
         return self.folder / f"{slug(piece.name)}.json"

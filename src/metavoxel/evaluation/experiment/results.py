@@ -24,9 +24,10 @@ from metavoxel.evaluation.measures import (
 from metavoxel.evaluation.questions import records_with
 from metavoxel.evaluation.scores import Bootstrap, mean_of
 from metavoxel.evaluation.systems import LINEAR, SIMPLE, SystemAnswers
-from metavoxel.files.yaml import read_yaml
+from metavoxel.files.json import read_model
 from metavoxel.inference.calibration import Calibration
 from metavoxel.inference.query import Question
+from metavoxel.model_files import Calibrations
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +137,8 @@ def _calibration(
     if name not in experiment.schema.continuous or not _given_images(experiment, question):
         return None
     path = experiment.model(plan.training, run) / "calibration.json"
-    stored = (read_yaml(path) if path.is_file() else {}).get("one_evaluation", {}).get(name)
-    return None if stored is None else Calibration.from_json(stored)
+    stored = (read_model(path, Calibrations).one_evaluation if path.is_file() else None) or {}
+    return Calibration.from_json(stored[name].model_dump()) if name in stored else None
 
 
 def _one(

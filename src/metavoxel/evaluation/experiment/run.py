@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.experiment import tables
 from metavoxel.evaluation.experiment.anatomy import (
     anatomy_rows,
@@ -33,9 +34,15 @@ from metavoxel.evaluation.experiment.pieces import Pieces, helpers
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.work import Experiment, work
 from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
+from metavoxel.files.owned import holding
 from metavoxel.files.writing import atomic_write
+from metavoxel.model_files import json_text
 from metavoxel.terminal import sentences
 from metavoxel.version import __version__
+
+_MOST_JOBS = 256  # processes
+_FOLDERS = ("cohort/", "models/", "answers/", "images/", "pieces/", "figures/")
+_WRITTEN = (*_FOLDERS, "report.html", "report.md", "report.json", "scores.csv")
 
 
 def experiment(
@@ -50,11 +57,25 @@ def experiment(
     this = Experiment(read_experiment(path), Path(path).parent, Path(out))
     this.check(str(path))
     check_anatomy(this)
-    if not report_only:
-        with helpers(jobs, _help, path, out):
-            _pieces(this).run(console)
-    console.print("Scoring")
-    return _report(this, _pieces(this))
+    if not 1 <= jobs <= _MOST_JOBS:
+        raise MetaVoxelError(f"--jobs is {jobs}; choose 1 to {_MOST_JOBS}.")
+    with _sharing(this.out):
+        if not report_only:
+            with helpers(jobs, _help, path, out):
+                _pieces(this).run(console)
+        console.print("Scoring")
+        return _report(this, _pieces(this))
+
+
+@contextmanager
+def _sharing(out: Path) -> Iterator[None]:
+    """Hold the folder of an experiment together with other processes that work on it.
+
+    Raises MetaVoxelError if it holds anything else.
+    """
+    with holding(out, "experiment", shared=True) as place:
+        place.add(*_WRITTEN)
+        yield
 
 
 def _pieces(this: Experiment) -> Pieces:
@@ -64,7 +85,7 @@ def _pieces(this: Experiment) -> Pieces:
 def _help(path: Path, out: Path) -> None:
     """Do pieces beside another process, which reports them."""
     this = Experiment(read_experiment(path), Path(path).parent, Path(out))
-    with sentences():
+    with sentences(), _sharing(this.out):
         _pieces(this).run(Console(stderr=True, force_terminal=False))
 
 
@@ -100,7 +121,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
     body = _body(report, found, figures, pairs_drawn(this))
     write_html(this.out / "report.html", this.config.title, body)
     with atomic_write(this.out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+        temporary.write_text(json_text(report, indent=1))
     return text
 
 

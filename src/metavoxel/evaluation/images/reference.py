@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from metavoxel.evaluation.images.measures import Features
 from metavoxel.evaluation.images.similarity import ms_ssim
 from metavoxel.evaluation.images.slices import checked, described, shown_slices
 from metavoxel.evaluation.scores import Score
+from metavoxel.files.arrays import read_arrays
+from metavoxel.files.wall import reading
 from metavoxel.files.writing import atomic_write
 
 
@@ -102,20 +103,16 @@ def load_reference(path: Path, extractor: Extractor, real: np.ndarray | None = N
 
 
 def _read(path: Path) -> Reference:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about: dict[str, Any] = json.loads(str(file["about"]))
-            planes = about["planes"]
-            return Reference(
-                about["extractor"],
-                about["version"],
-                about["digest"],
-                tuple(about["grid"]),
-                {p: file[f"slices-{p}"] for p in planes},
-                {p: file[f"features-{p}"] for p in planes},
-                Score.from_json(about["ms_ssim"]),
-            )
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise MetaVoxelError(
-            f"{path} cannot be read as a reference ({type(error).__name__}). Make it again."
-        ) from None
+    with reading(path, "a reference", "Make it again."):
+        arrays = read_arrays(path)
+        about: dict[str, Any] = json.loads(str(arrays["about"]))
+        planes = about["planes"]
+        return Reference(
+            about["extractor"],
+            about["version"],
+            about["digest"],
+            tuple(about["grid"]),
+            {p: arrays[f"slices-{p}"] for p in planes},
+            {p: arrays[f"features-{p}"] for p in planes},
+            Score.from_json(about["ms_ssim"]),
+        )

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import nn
 
-from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs, Target
 from metavoxel.evaluation.specialists.networks import build_network
 from metavoxel.evaluation.systems import SystemAnswers
-from metavoxel.files.yaml import read_yaml
-from metavoxel.settings import Strict, explain
+from metavoxel.files.json import read_model
+from metavoxel.files.wall import reading
+from metavoxel.files.weights import load_weights
+from metavoxel.inference.ask import check_finite
+from metavoxel.settings import Strict
 
 SETTINGS, WEIGHTS = "specialist.json", "weights.safetensors"
 _RECORDS = 16  # that are answered at once
@@ -58,28 +58,19 @@ class Specialist:
             strict=True,
         )
         said = torch.cat([self.network(x.to(device), s.to(device)).cpu() for x, s in parts])
+        check_finite({self.fitted.target.name: said})
         return self.fitted.target.answers(said, time.perf_counter() - start)
 
 
 def read_fitted(folder: Path) -> Fitted:
     """What `specialist.json` says. Raises MetaVoxelError if it cannot be read."""
-    path = folder / SETTINGS
-    try:
-        return Fitted.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise explain(error, str(path)) from None
+    return read_model(folder / SETTINGS, Fitted)
 
 
 def load_specialist(folder: Path) -> Specialist:
     """Read a trained specialist. Raises MetaVoxelError if it is not there, or damaged."""
-    fitted, weights = read_fitted(folder), folder / WEIGHTS
-    with torch.random.fork_rng():  # the weights that it begins with are replaced
+    fitted = read_fitted(folder)
+    with torch.random.fork_rng(), reading(folder / SETTINGS, "the settings of a specialist"):
         network = build_network(fitted.config, fitted.inputs, fitted.target.outputs)
-    try:
-        network.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise MetaVoxelError(
-            f"{weights} cannot be read ({str(error).splitlines()[0]}). Restore it, or remove "
-            f"{folder} and train again."
-        ) from None
+    load_weights(network, folder / WEIGHTS)  # those that it begins with are replaced
     return Specialist(fitted, network.eval())

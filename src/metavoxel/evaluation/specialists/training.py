@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ from metavoxel.files.writing import atomic_write, locked, remove_leftovers
 from metavoxel.model import best_device
 from metavoxel.schema import Schema
 from metavoxel.training.augment import augment
-from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging
+from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, fit
 from metavoxel.training.joint import Steps
 from metavoxel.training.precision import computes_in_bf16
 from metavoxel.training.seeds import generator, mixed, rows_of_step
@@ -128,7 +127,6 @@ def _fit(
 ) -> None:
     """Train to the end, and keep the averaged weights that validation chose."""
     config, device = fitted.config, best_device()
-    checkpoint = _whole(folder / _CHECKPOINT)
     with torch.random.fork_rng():
         torch.manual_seed(mixed(fitted.seed, 0))
         module = SpecialistModule(fitted, training, validation)
@@ -157,23 +155,9 @@ def _fit(
         with warnings.catch_warnings():
             # A step makes its own batch from its number: there is no loader to rewind.
             warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=False)
+            fit(trainer, module, folder / _CHECKPOINT)
     (folder / _BEST).replace(folder / WEIGHTS)
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-
-
-def _whole(checkpoint: Path) -> str | None:
-    """The checkpoint to go on from, if there is one. Raises MetaVoxelError if it is damaged."""
-    if not checkpoint.exists():
-        return None
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            sound = archive.testzip() is None
-    except zipfile.BadZipFile:
-        sound = False
-    if not sound:
-        raise MetaVoxelError(f"{checkpoint} is damaged. Remove {checkpoint.parent} to start anew.")
-    return str(checkpoint)
 
 
 def _bf16(
