@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from unicodedata import normalize
 
 # Beside BIDS' own n/a and the empty cell: what spreadsheets, R, pandas and SPSS write.
@@ -49,6 +50,7 @@ def described_as_missing(word: str, description: str) -> bool:
     return bool(says) and {*tokens} <= _SAYS | _SAYS_NOT | _FILLS
 
 
+@lru_cache(maxsize=2**16)
 def number(text: str) -> float | None:
     """The number in a text, as a table's reader would read it, or None.
 
@@ -63,6 +65,7 @@ def number(text: str) -> float | None:
     return value if abs(value) <= _LARGEST else None
 
 
+@lru_cache(maxsize=2**16)  # tables repeat themselves
 def key(text: str) -> Decimal | str:
     """What two spellings of one label share: case, blanks and the form of a number do not count."""
     if number(text) is not None:
