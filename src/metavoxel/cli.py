@@ -272,11 +272,10 @@ def inpaint(
     known = parse_values(given)
     check_samples(samples)
     from metavoxel.api import load
-    from metavoxel.data.synthetic import write_images
-    from metavoxel.files.owned import holding
+    from metavoxel.data.synthetic import images_folder, write_images
 
     loaded = load(model, any_preparation=any_preparation)
-    with holding(out, "inpaint") as place:
+    with images_folder(out, "inpaint", "inpainted", samples) as place:
         answer = loaded.inpaint(image, mask, known, samples, seed, variable, **_given(steps=steps))
         answer = answer if model_grid else answer.on_source()
         paths = write_images(answer.samples, answer.grid, place, "inpainted")
@@ -300,12 +299,11 @@ def counterfactual(
 
     known, changed = parse_values(given), parse_values(set_)
     from metavoxel.api import load
-    from metavoxel.data.synthetic import write_images
-    from metavoxel.files.owned import holding
+    from metavoxel.data.synthetic import images_folder, write_images
 
     loaded = load(model, any_preparation=any_preparation)
     record = {variable or next(iter(loaded.schema.images), ""): image, **known}
-    with holding(out, "counterfactual") as place:
+    with images_folder(out, "counterfactual", "counterfactual") as place:
         answer = loaded.counterfactual(record, changed, variable, **_given(steps=steps))
         answer = answer if model_grid else answer.on_source()
         write_images(answer.samples, answer.grid, place, "counterfactual")

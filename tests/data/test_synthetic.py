@@ -15,7 +15,7 @@ from folders import AGE, SEX, noise, write_nifti
 from killed import every_kill, hidden, names
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.images import Grid
-from metavoxel.data.synthetic import samples_folder, write_images, write_samples
+from metavoxel.data.synthetic import images_folder, samples_folder, write_images, write_samples
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.owned import MARKER, holding
 from metavoxel.files.writing import BusyError
@@ -186,7 +186,7 @@ def test_a_second_ask_at_once_is_told_to_wait(tmp_path: Path) -> None:
 
 def inpainted(out: Path, count: int, dims: int = 3) -> list[Path]:
     samples = noise(count, 1, *(8,) * dims)
-    with holding(out, "inpaint") as folder:
+    with images_folder(out, "inpaint", "inpainted", count) as folder:
         return write_images(samples, Grid((8,) * dims, GRID.affine), folder, "inpainted")
 
 
@@ -207,6 +207,16 @@ def test_images_replace_earlier_ones_and_leave_others(tmp_path: Path) -> None:
     inpainted(tmp_path, 1, dims=2)
     assert names(tmp_path) == [MARKER, "inpainted-01.png", *left[2:]]
     assert {(tmp_path / n).read_text() for n in left[2:]} == {"mine"}
+
+
+def test_a_file_in_an_image_s_place_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    inpainted(tmp_path, 1)
+    (tmp_path / "inpainted-02.png").write_text("mine")
+    with (
+        pytest.raises(MetaVoxelError, match=r"inpainted-02\.png: metavoxel inpaint did not"),
+        images_folder(tmp_path, "inpaint", "inpainted", 2),
+    ):
+        pytest.fail("nothing may be drawn")
 
 
 def test_images_do_not_go_beside_others(tmp_path: Path) -> None:

@@ -106,14 +106,24 @@ def _write_dataset(
     return [note for note in notes if note]
 
 
+@contextmanager
+def images_folder(out: Path, command: str, label: str, count: int = 1) -> Iterator[OwnedFolder]:
+    """Hold the folder for a command's images from before they are drawn until they are written.
+
+    Raises MetaVoxelError if it is not the command's, or files of others stand in their places.
+    """
+    with holding(out, command) as folder:
+        folder.check_free(*(x for dims in (2, 3) for x in _image_names(label, count, dims)))
+        yield folder
+
+
 def write_images(samples: np.ndarray, grid: Grid, out: OwnedFolder, label: str) -> list[Path]:
     """Write images (n, C, *grid) as label-01, label-02 ... in `out`; NIfTI in 3D, PNG in 2D.
 
     All of them or none; earlier ones that are not written again are removed. Raises
     MetaVoxelError if one would take the place of a file that is not ours.
     """
-    suffix = "png" if samples.ndim == 4 else "nii.gz"
-    names = [f"{label}-{i + 1:02d}.{suffix}" for i in range(len(samples))]
+    names = _image_names(label, len(samples), samples.ndim - 2)
     out.add(*names)
     with ExitStack() as stack:
         for name, sample in zip(names, samples, strict=True):
@@ -121,6 +131,11 @@ def write_images(samples: np.ndarray, grid: Grid, out: OwnedFolder, label: str) 
             write_image(sample, grid, temporary)
     out.keep_only(names)
     return [out.folder / name for name in names]
+
+
+def _image_names(label: str, count: int, dims: int) -> list[str]:
+    suffix = "png" if dims == 2 else "nii.gz"
+    return [f"{label}-{i + 1:02d}.{suffix}" for i in range(count)]
 
 
 def _write_volumes(
