@@ -91,9 +91,9 @@ def test_a_split_on_disk_says_how_it_was_made(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"train": ["a"], "validation": ["a"], "test": ["b"]}', "a stands more than once"),
-        ('{"train": ["a"]}', "lists of subjects"),
-        ('{"train": "abc", "validation": [], "test": []}', "lists of subjects"),
-        ("[]", "lists of subjects"),
+        ('{"train": ["a"]}', "the key validation is missing"),
+        ('{"train": "abc", "validation": [], "test": []}', "key train"),
+        ("[]", "the top level"),
         ('{"train": [', "not valid"),
     ],
 )
