@@ -60,8 +60,8 @@ def sentences() -> Iterator[None]:
         if not _out_of_memory(error):
             raise
         _refuse(
-            "This takes more memory than there is. Ask for fewer samples, or use a machine with "
-            "more."
+            "This takes more memory than there is. Ask for less at once (fewer samples, a smaller "
+            "batch), or use a machine with more."
         )
     except SystemExit as stop:
         if type(stop).__name__ == "SIGTERMException":  # Lightning's; it carries no status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,36 @@ def test_a_killed_training_goes_on_bit_for_bit(network: str, tmp_path: Path) -> 
     assert steps[0] == 7
     for name in ("weights.safetensors", "best.json", "specialist.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_checkpoint_that_someone_sent_runs_no_code(tmp_path: Path) -> None:
+    """Nor is one taken that is damaged; what is there stays."""
+    settings = config("resnet", "age | image", steps=4, validate_every=2, checkpoint_every=2)
+    data = schema(16, 16), table(8, 0, 16, 16), table(4, 1, 16, 16)
+
+    def die(done: int, of: int) -> None:
+        if done == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_specialist(settings, *data, tmp_path, 0, die)
+    checkpoint = tmp_path / "last.ckpt"
+    whole = torch.load(checkpoint, weights_only=True)
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    for sent in (Hostile(), whole | {"hparams_name": Hostile()}):
+        torch.save(sent, checkpoint)
+        with pytest.raises(MetaVoxelError, match=r"last\.ckpt: damaged, or not a checkpoint"):
+            train_specialist(settings, *data, tmp_path, 0)
+        assert not (tmp_path / "made").exists()
+    torch.save(whole, checkpoint)
+    train_specialist(settings, *data, tmp_path, 0)
+    (tmp_path / "specialist.json").write_text('{"config": 3}')
+    with pytest.raises(MetaVoxelError, match=r"specialist\.json, key config"):
+        train_specialist(settings, *data, tmp_path, 0)
 
 
 def test_a_finished_training_is_read_and_one_of_other_settings_refused(tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ def check_checkpoint(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if (part := archive.testzip()) is not None:
                 raise ValueError(f"{part} has changed")
-        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        for part in ("state_dict", "loops", "optimizer_states"):
+            if not saved[part]:
+                raise ValueError(f"it has no {part}")
 
 
 class _Restoring(Callback):
