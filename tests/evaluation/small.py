@@ -9,6 +9,7 @@ from folders import AGE, SEX, noise, schema, write_bids, write_nifti
 from metavoxel.data.splits import Split, write_split
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import save_model
 
 SETTINGS = {
@@ -47,4 +48,5 @@ def write_model_folder(folder: Path, mixture: bool = False, **sampling: object) 
     names = SUBJECTS
     split = Split(tuple(names[:6]), tuple(names[6:8]), tuple(names[8:]), "by hand")
     write_split(split, folder / "split.json")
+    write_checksums(folder)
     return folder

@@ -380,3 +380,20 @@ def test_a_training_with_more_variables_leaves_what_others_answered(tmp_path: Pa
     before = keys({"few": few})
     after = keys({"few": few, "all": {"config": "run.yaml"}})
     assert {name for name in before if before[name] != after[name]} == {SIMPLE}
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "models/mine", "report.md"])
+def test_an_experiment_does_not_go_where_others_files_are(tmp_path: Path, name: str) -> None:
+    path, out = write_plan(tmp_path), tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    with pytest.raises(MetaVoxelError, match="out is not empty"):
+        experiment(path, out, QUIET, report_only=True)
+    assert [p for p in out.rglob("*") if p.is_file()] == [out / name]
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 257, 10**12])
+def test_a_number_of_jobs_that_cannot_be_is_told(tmp_path: Path, jobs: int) -> None:
+    with pytest.raises(MetaVoxelError, match=f"--jobs is {jobs}; choose 1 to 256"):
+        experiment(write_plan(tmp_path), tmp_path / "out", QUIET, jobs=jobs)
+    assert not (tmp_path / "out").exists()

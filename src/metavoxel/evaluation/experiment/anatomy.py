@@ -37,6 +37,7 @@ from metavoxel.model import best_device
 from metavoxel.model_files import json_text
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
+from metavoxel.words import is_missing, number
 
 GENERATED, READ, MEASURED = "generated", "test people, read", "test people, measured"
 
@@ -215,8 +216,18 @@ def _row(schema: Schema, plan: AnatomyPlan, column: str, runs: Sequence[_OfRun])
 
 
 def _measured(table: Table, column: str, subjects: Sequence[str]) -> np.ndarray:
-    """A column for each of the people (n,), NaN where n/a."""
-    known = {row.cells["participant_id"]: float(cell) for row, cell in table.known(column)}
+    """A column for each of the people (n,), NaN where n/a. Raises MetaVoxelError."""
+    known: dict[str, float] = {}
+    for row in table.rows:
+        cell = row.cells[column]
+        value = number(cell)
+        if value is not None:
+            known[row.cells["participant_id"]] = value
+        elif not is_missing(cell):
+            raise MetaVoxelError(
+                f'{table.path}, row {row.number}, column "{column}": "{cell}" is not a number. '
+                "Correct it."
+            )
     return np.array([known.get(subject, np.nan) for subject in subjects])
 
 
