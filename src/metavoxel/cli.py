@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -67,7 +68,9 @@ def schema(
         inferred = infer(bids, resolution)
         for note in dict.fromkeys([*inferred.notes, *notes_on(bids, inferred.schema)]):
             warn(note)
-        sys.stdout.write(inferred.schema.to_yaml(inferred.reasons))
+        sys.stdout.flush()
+        sys.stdout.buffer.write(inferred.schema.to_yaml(inferred.reasons).encode())  # as YAML is
+        sys.stdout.flush()
         return
     bad = bad_cells(bids, schema_in(check))
     sys.stdout.writelines(f"{sentence}\n" for sentence in bad[:20])
@@ -434,5 +437,7 @@ def _stripped(loaded: Any) -> bool | None:
 
 def main() -> None:
     """Run a command."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may lack the letters of a cell
+        sys.stdout.reconfigure(errors="backslashreplace")
     with sentences():
         app(standalone_mode=True)

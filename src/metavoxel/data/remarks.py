@@ -44,8 +44,8 @@ def _taken_for_missing(tables: Tables, schema: Schema) -> list[str]:
     if not words:
         return []
     return [
-        f"{tables.path}: {_cells_are(words.total())} taken for missing: {_listed(words)}. If "
-        "one is a value, say so in the schema: labels that are named are labels."
+        f"{tables.path}: {_cells_are(words.total())} taken for missing: {_listed(words)}. If one "
+        "is a value, correct the schema (its labels, its missing)."
     ]
 
 

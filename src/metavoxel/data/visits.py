@@ -83,15 +83,17 @@ def read_tables(participants: Path, places: Sequence[Path]) -> Tables:
     """
     table = read_rows(participants)
     lines, session = _participants(table)
+    passed = list(table.notes)
     described = dict(table.described)
     paths: dict[str, Path] = {}
-    for place in places:
+    for place in dict.fromkeys(places):
         for path in sorted(place.glob("sub-*/sub-*_sessions.tsv")):
             if path.name == f"{path.parent.name}_sessions.tsv" and stands(path):
                 paths.setdefault(path.parent.name, path)
+            else:
+                passed.append(f"{path}: it is left out, since its folder is another subject's.")
         if stands(place / "sessions.json"):  # which describes those of every subject
             described = {**read_object(place / "sessions.json"), **described}
-    passed = list(table.notes)
     if session is not None:
         passed.append(
             f'{table.path}: it has a row per session (column "{session}") and is read as '
@@ -126,11 +128,12 @@ def _check_apart(lines: Sequence[Line]) -> None:
     for line in lines:
         if line.visit in seen:
             column = "participant_id" if line.session is None else "session_id"
+            visits = " If they are visits, name each in a column session_id."
             raise MetaVoxelError(
                 f'{line.table.path}, row {line.row.number}, column "{column}": '
                 f'"{" ".join(filter(None, line.visit))}" stands in row '
-                f"{seen[line.visit].number} already, with or without sub- and ses-. Keep one row, "
-                "or say in a column session_id which visit each is of."
+                f"{seen[line.visit].number} already, with or without sub- and ses-. Keep one row."
+                + (visits if line.session is None else "")
             )
         seen[line.visit] = line.row
 
