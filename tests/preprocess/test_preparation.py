@@ -147,6 +147,53 @@ def test_on_the_command_line_a_refusal_is_status_2_and_a_warning_one_line(
     assert "mean" in json.loads(captured.out)["age"]
 
 
+FMRIPREP = '{"GeneratedBy": [{"Name": "fMRIPrep", "Version": "24.0.0"}]}'
+DECLARED = {
+    "plain": (FMRIPREP, 'prepared by "fMRIPrep", not by "metavoxel preprocess"'),
+    "with a byte order mark": ("\ufeff" + FMRIPREP, 'prepared by "fMRIPrep", not by'),
+    "with a comma too many": (
+        FMRIPREP[:-1] + ",}",
+        r"dataset_description\.json, line 1: .*not valid",
+    ),
+    "empty": ("", r"dataset_description\.json"),
+    "of another form": ('{"GeneratedBy": "fMRIPrep"}', "key GeneratedBy: it is no list"),
+}
+
+
+@pytest.mark.parametrize("case", DECLARED)
+def test_a_declaration_that_cannot_be_read_is_not_an_absent_one(
+    case: str, model: Path, scan: Path
+) -> None:
+    text, message = DECLARED[case]
+    (scan.parent / "dataset_description.json").write_text(text, encoding="utf-8")
+    with pytest.raises(MetaVoxelError, match=message):
+        ask(model, scan)
+    ask(model, scan, any_preparation=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_another_pipeline_beside_ours_is_refused(first: bool, model: Path, scan: Path) -> None:
+    declare(scan.parent)
+    described = scan.parent / "dataset_description.json"
+    ours = json.loads(described.read_text())["GeneratedBy"]
+    theirs = json.loads(FMRIPREP)["GeneratedBy"]
+    both = [*theirs, *ours] if first else [*ours, *theirs]
+    described.write_text(json.dumps({"GeneratedBy": both}))
+    with pytest.raises(MetaVoxelError, match='"fMRIPrep" and "metavoxel preprocess", not by'):
+        ask(model, scan)
+
+
+def test_a_link_into_a_derivative_is_no_way_around_its_declaration(
+    model: Path, scan: Path, tmp_path: Path
+) -> None:
+    declare(scan.parent, resolution=4)
+    link = tmp_path / "alone" / "scan.nii.gz"
+    link.parent.mkdir()
+    link.symlink_to(scan)
+    with pytest.raises(MetaVoxelError, match=r"resolution 4.0, not 2.0"):
+        ask(model, link)
+
+
 def test_a_model_of_an_undeclared_cohort_cannot_prepare_a_raw_scan() -> None:
     with pytest.raises(MetaVoxelError, match="do not say how they were prepared"):
         Preparation().recipe()

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.freesurfer import MGHImage
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.quaternions import quat2mat
 
 from metavoxel.errors import MetaVoxelError
@@ -133,7 +133,7 @@ def _nifti_header(start: bytes) -> Any:
 
 def _mgh_header(start: bytes, path: Path) -> Any:
     """The header of an MGH file that begins like this. Raises ValueError, MetaVoxelError."""
-    header = MGHImage.header_class(start, check=False)
+    header: Any = MGHHeader(start, check=False)
     if int(header["version"]) != 1:
         raise ValueError("it does not begin as MGH does")
     # nibabel puts its own guess of the directions where the file gives none.
@@ -158,8 +158,8 @@ def _first_bytes(path: Path, most: int) -> bytes:
 def _described(raw: Any, path: Path) -> Header:
     """What a header says, in millimetres. Raises MetaVoxelError where it says nothing sound."""
     shape = tuple(int(n) for n in raw.get_data_shape())
-    if isinstance(raw, MGHImage.header_class):
-        affine, unit = raw.get_affine(), "mm"
+    if isinstance(raw, MGHHeader):
+        affine, unit = np.asarray(raw.get_affine()), "mm"
     else:
         affine, code = _nifti_affine(raw, path), int(raw["xyzt_units"]) % 8
         if code not in _UNITS:

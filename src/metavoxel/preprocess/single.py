@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metavoxel.data.scans import ScanFile
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.wall import check_is_file
 from metavoxel.preprocess.cohort import Job, run_subject
 from metavoxel.preprocess.derivative import Outputs, describe_dataset
 from metavoxel.preprocess.dicom import from_dicom, is_dicom
@@ -13,12 +14,12 @@ from metavoxel.preprocess.recipe import Recipe
 
 
 def prepare_scan(raw: Path, recipe: Recipe, folder: Path, suffix: str = "T1w") -> Path:
-    """Prepare a raw scan (NIfTI, or DICOM as a folder, .zip or .dcm); the brain's file in `folder`.
+    """Prepare a raw scan (NIfTI, or DICOM as a folder, .zip or file); the brain's file in `folder`.
 
     The same code as for a cohort, and the same voxels. Raises MetaVoxelError if it fails.
     """
-    if not raw.exists():
-        raise MetaVoxelError(f"{raw}: there is no such file. Check the path.")
+    if not raw.is_dir():
+        check_is_file(raw)
     if recipe.skull_strip == "mask":
         raise MetaVoxelError(
             f"{raw}: the model's training scans were stripped by masks that were given, so that a "

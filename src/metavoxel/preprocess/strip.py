@@ -21,6 +21,7 @@ import torch
 
 from metavoxel.data.images import Grid, read_volume_mask
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.text import read_text
 from metavoxel.preprocess.tools import missing, tool_version
 
 # Of 149 people of IXI the smallest head has 4,300 mL above 0, the largest brain 2,000 mL.
@@ -160,7 +161,7 @@ def _synthstrip() -> Stripper:
 
 def _version_of_freesurfer() -> str:
     stamp = Path(os.environ.get("FREESURFER_HOME", ""), "build-stamp.txt")
-    return stamp.read_text().strip()[:80] if stamp.is_file() else _UNKNOWN
+    return read_text(stamp).strip()[:80] if stamp.is_file() else _UNKNOWN
 
 
 STRIPPERS: Mapping[str, Callable[[], Stripper]] = {
