@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from folders import noise, write_nifti
 from metavoxel.data.scans import ScanFile
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, Outcome, bury, find_jobs, run_subject
+from metavoxel.preprocess.command import Selection, run_participants
 from metavoxel.preprocess.derivative import Outputs, describe_dataset
 from metavoxel.preprocess.logs import read_status, write_json, write_status
 from metavoxel.preprocess.recipe import Recipe
@@ -237,6 +239,19 @@ def test_a_folder_of_others_is_refused_and_left(case: str, tmp_path: Path) -> No
     with pytest.raises(MetaVoxelError, match=message):
         describe_dataset(tmp_path / "out", tmp_path, RECIPE)
     assert everything(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_written_to_where_it_points(there: bool, bids: Path) -> None:
+    out, real = bids.with_name("out"), bids.with_name("real")
+    if there:
+        real.mkdir()
+    out.symlink_to(real)
+    said = Console(quiet=True)
+    run = partial(map, run_subject)
+    assert run_participants(bids, out, RECIPE, Selection(), run, said) == 0  # type: ignore[arg-type]
+    assert out.is_symlink()
+    assert len(list(real.glob("sub-01/anat/*_T1w.nii.gz"))) == 1
 
 
 def test_a_hidden_folder_of_a_version_control_is_no_hindrance(tmp_path: Path) -> None:
