@@ -123,6 +123,12 @@ def test_labels_are_read_in_any_spelling_that_is_no_other_label_s() -> None:
         Categorical(labels=("F", "M")).parse("Male")
 
 
+def test_a_truth_value_is_no_number() -> None:
+    with pytest.raises(ValueError, match='"True" is not a number'):
+        Continuous().parse(True)
+    assert coded("codes: {no: 0, yes: 1}").parse(True) == 1
+
+
 def test_what_is_missing_cannot_be_a_label() -> None:
     with pytest.raises(MetaVoxelError, match="cannot be missing and a label"):
         _schema("kind: categorical, labels: ['1', '2'], missing: ['1.0']")
@@ -145,7 +151,7 @@ def test_a_schema_is_written_a_line_a_variable_and_read_back(tmp_path: Path) -> 
         },
         "test",
     )
-    text = schema.to_yaml({"no": "a number: its\nunit # is given", "x": "labels"})
+    text = schema.to_yaml({"no": "a number: its\nunit # is given", "x": "labels\a\u2028"})
     (tmp_path / "schema.yaml").write_text(text)
     assert read_schema(tmp_path / "schema.yaml") == schema
     assert len(text.splitlines()) == 4

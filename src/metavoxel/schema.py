@@ -194,7 +194,7 @@ class Continuous(Scalar):
         """
         self._check_there(text)
         codes = self.codes or {}
-        code = _same(str(text), iter(codes))
+        code = _same(_as_text(text), iter(codes))
         value = codes[code] if code is not None else _number(text)
         if value is None:
             unit = f" in {self.unit}" if self.unit else ""
@@ -270,7 +270,7 @@ def _number(text: str | float) -> float | None:
     if isinstance(text, str):
         return number(text)
     try:
-        return float(text)
+        return None if isinstance(text, bool) else float(text)
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -337,8 +337,9 @@ class Schema(Strict):
             told = {"kind", "suffix", *variable.model_dump(exclude_defaults=True)}
             said = variable.model_dump(mode="json", include=told)
             text = f"  {_one_line(name)}: {_one_line(_round({'kind': variable.kind, **said}))}"
-            reason = (reasons or {}).get(name)
-            lines.append(f"{text}  # {' '.join(reason.split())}" if reason else text)
+            reason = " ".join((reasons or {}).get(name, "").split())
+            comment = "".join(c if c.isprintable() else "?" for c in reason)
+            lines.append(f"{text}  # {comment}" if comment else text)
         return "\n".join(lines) + "\n"
 
 

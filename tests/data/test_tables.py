@@ -19,11 +19,11 @@ def _write(folder: Path, text: str) -> Path:
 
 def test_rows_without_a_participant_are_passed_over_and_said(tmp_path: Path) -> None:
     """As a second header is, or a row of a spreadsheet that was never filled in."""
-    path = _write(tmp_path, "participant_id\tage\n\t24x60x-2\nn/a\t3\nsub-01\t40\n")
-    table = read_table(path)
+    text = "participant_id\tage\n\t24x60x-2\nn/a\t3\nsub-01\t40\nparticipant_id\tage\n"
+    table = read_table(_write(tmp_path, text))
     assert [row.number for row in table.rows] == [4]
     (note,) = table.notes
-    assert 'row 2: 2 rows without participant_id left out (it says "24x60x-2")' in note
+    assert 'row 2: 3 rows without participant_id left out (it says "24x60x-2")' in note
 
 
 def test_columns_without_a_name_are_passed_over_and_said(tmp_path: Path) -> None:

@@ -76,9 +76,10 @@ def levels_of(described: Mapping[str, Any]) -> Levels:
     """The Levels of a column; a level that is described as missing is no label."""
     said = described.get("Levels")
     if isinstance(said, list):
-        said = {str(level): "" for level in said}
+        said = dict.fromkeys(map(str, said), "")
     if not isinstance(said, Mapping):
         return Levels()
+    said = {word.strip(): text for word, text in said.items()}
     missing = [word for word, text in said.items() if described_as_missing(word, _text(text))]
     return Levels(tuple(w for w in said if w not in missing), tuple(missing))
 

@@ -66,7 +66,7 @@ def read_table(path: Path, key: str = "participant_id") -> Table:
 def read_rows(path: Path, key: str = "participant_id") -> Table:
     """The same of a table in which a value of `key` may stand in several rows.
 
-    A row without it, such as a second header, is passed over, which the notes say; so are columns
+    A row without it, or a second header, is passed over, which the notes say; so are columns
     without a name.
     """
     if not stands(path):
@@ -79,7 +79,8 @@ def read_rows(path: Path, key: str = "participant_id") -> Table:
             continue
         cells = _cells(path, at, header, line)
         unnamed += any(cell for name, cell in zip(header, line, strict=False) if not name)
-        (nameless if is_missing(cells[key]) else rows).append(Row(at, cells))
+        no_row = is_missing(cells[key]) or cells[key] == key  # a second header
+        (nameless if no_row else rows).append(Row(at, cells))
     if nameless:
         at = nameless[0].number
         left = "a row without" if len(nameless) == 1 else f"{len(nameless)} rows without"
