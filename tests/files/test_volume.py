@@ -314,3 +314,19 @@ def test_a_file_of_several_pictures_is_refused(tmp_path: Path) -> None:
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
         with pytest.raises(MetaVoxelError, match=r"it holds 3 pictures"):
             picture_shape(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif", "x.png"])
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_a_picture_that_is_turned_by_a_note_is_refused(
+    name: str, orientation: int, tmp_path: Path
+) -> None:
+    """Mirrored, half a turn, a quarter: what some programs show is not what is stored."""
+    notes = Picture.Exif()
+    notes[0x0112] = orientation
+    Picture.new("L", (7, 5), 3).save(tmp_path / name, exif=notes)
+    with pytest.raises(MetaVoxelError, match="EXIF orientation turns or mirrors it"):
+        read_picture(tmp_path / name)
+    notes[0x0112] = 1
+    Picture.new("L", (7, 5), 3).save(tmp_path / name, exif=notes)
+    assert read_picture(tmp_path / name).shape == (5, 7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -171,6 +172,14 @@ def test_two_scans_of_one_name_are_refused_and_both_named(case: str, tmp_path: P
         find_jobs(bids, out, RECIPE)
     assert all(str(path) in str(error.value) for path in paths)
     assert not out.exists()
+
+
+def test_a_name_that_no_sidecar_can_hold_is_refused(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "bids" / "sub-01" / "anat" / "x.nii.gz", noise(8, 8, 8))
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/sub-01_acq-\xff_T1w.nii.gz"))
+    with pytest.raises(MetaVoxelError, match="its name is not UTF-8") as error:
+        find_jobs(tmp_path / "bids", tmp_path / "out", RECIPE)
+    assert str(error.value).isprintable()
 
 
 def test_runs_sessions_and_dots_are_names_of_their_own(tmp_path: Path) -> None:

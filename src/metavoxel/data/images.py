@@ -15,6 +15,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.picture import is_picture, read_picture, read_picture_header
 from metavoxel.files.volume import read_header, read_voxels
+from metavoxel.files.wall import damaged
 from metavoxel.files.writing import atomic_write
 from metavoxel.schema import Image
 
@@ -225,6 +226,8 @@ def _load(path: Path, variable: Image) -> tuple[np.ndarray, Grid]:
     source = read_source(path, variable)
     if is_picture(path):
         voxels = read_picture(path)
+        if voxels.shape[:2] != source.shape:
+            raise damaged(path, "a picture", "its header gives another size than its pixels have")
         if variable.channels == 1 and voxels.ndim == 3:
             voxels = voxels.mean(-1)  # grey
     else:

@@ -17,6 +17,7 @@ from metavoxel.files.limits import check_voxels
 from metavoxel.files.wall import reading
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _GREY = ("L", "I", "I;16", "I;16B", "I;16L", "F")  # read as they are; the rest becomes RGB
 
@@ -52,6 +53,7 @@ def read_picture(path: Path) -> np.ndarray:
     with _opened(path) as picture:
         picture.verify()  # the checksums, which reading the pixels does not look at
     with _opened(path) as picture:
+        _check_upright(picture, path)
         if _shows_through(picture):
             whole = picture.convert("RGBA")
             picture = Picture.alpha_composite(Picture.new("RGBA", whole.size, "black"), whole)
@@ -91,4 +93,14 @@ def _check_alone(picture: Any, path: Path) -> None:
         raise MetaVoxelError(
             f"{path}: it holds {count} pictures; one image is wanted. Save the one that is meant "
             "alone."
+        )
+
+
+def _check_upright(picture: Any, path: Path) -> None:
+    """Raise MetaVoxelError if a note in the file turns or mirrors its pixels: some programs heed
+    it, others do not."""
+    if picture.getexif().get(_ORIENTATION, 1) not in (0, 1):
+        raise MetaVoxelError(
+            f"{path}: its EXIF orientation turns or mirrors it, so that which side is left is not "
+            "certain. Save it upright, without the orientation."
         )

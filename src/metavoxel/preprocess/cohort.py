@@ -21,6 +21,7 @@ from typing import Any
 from metavoxel.data.quality import withdraw_decision
 from metavoxel.data.scans import ScanFile, Scans, find_scans
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.wall import one_line
 from metavoxel.files.writing import remove_leftovers
 from metavoxel.preprocess.derivative import Outputs, check_recipe
 from metavoxel.preprocess.logs import LOGS, StrangerError, file_digest, read_status, write_status
@@ -137,10 +138,15 @@ def _masks_by_subject(folder: Path | None) -> Callable[[str], tuple[ScanFile, ..
 
 
 def _check_apart(jobs: list[Job]) -> None:
-    """Raise MetaVoxelError if the results of two scans would have one name."""
+    """Raise MetaVoxelError if the results of two scans would have one name, or one no text has."""
     taken: dict[Path, ScanFile] = {}
     for job in jobs:
         for scan in job.scans:
+            if not _is_text(str(scan.path)):
+                raise MetaVoxelError(
+                    f"{one_line(scan.path)}: its name is not UTF-8, and no table or sidecar can "
+                    "hold it. Rename it."
+                )
             outputs = Outputs.of(scan, job.out, job.recipe)
             for path in (*outputs.files, job.out / LOGS / outputs.record):
                 other = taken.setdefault(path, scan)
@@ -149,6 +155,15 @@ def _check_apart(jobs: list[Job]) -> None:
                         f"{other.path} and {scan.path} are both {outputs.record}, so that one "
                         "would overwrite the other's result. Keep one of them."
                     )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _visit_order(scan: ScanFile) -> list[tuple[int, str]]:
