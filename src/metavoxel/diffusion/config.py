@@ -126,7 +126,7 @@ TimesConfig = Annotated[
 class DiffusionConfig(Strict):
     """The joint process (Eq. 1-5)."""
 
-    T: int = Field(default=1000, ge=2, description="number of time steps")
+    T: int = Field(default=1000, ge=2, le=10**6, description="number of time steps")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     image_schedule: ScheduleConfig | None = Field(
         default=ScheduleConfig(kind="cosine"),

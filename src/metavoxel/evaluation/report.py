@@ -52,6 +52,7 @@ from metavoxel.files.owned import OwnedFolder, holding
 from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.inference.calibration import Calibration, calibrate
+from metavoxel.inference.limits import check_samples, check_seed
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, json_text, read_checksums
 from metavoxel.schema import Schema
@@ -81,6 +82,7 @@ def evaluate(
     training but none with its test subjects (unless `external` says that they are other people),
     or its scans were prepared otherwise than the training scans (unless `any_preparation`).
     """
+    samples, seed = check_samples(samples, least=1), check_seed(seed)
     with holding(out, COMMAND) as place:  # before anything that takes long
         place.check_free(*_FILES)
         return _evaluated(folder, bids, place, samples, seed, console, any_preparation, external)
