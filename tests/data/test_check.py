@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from metavoxel.cli import app
 from metavoxel.data.check import bad_cells, notes_on, schema_in
 from metavoxel.data.infer import infer_schema
 from metavoxel.errors import MetaVoxelError
+from metavoxel.model_files import FORMAT
 
 IMAGE = "{kind: image, shape: [8, 8, 8], spacing: [2, 2, 2]}"
 AGE = "{kind: continuous, unit: years, range: [0, 100]}"
@@ -76,6 +78,14 @@ def test_a_run_configuration_has_its_schema_under_a_key(schema_file: Path, tmp_p
     run.write_text("training: {seed: 1}\n")
     with pytest.raises(MetaVoxelError, match="there is no schema in it"):
         schema_in(run)
+
+
+def test_a_model_folder_holds_its_schema(schema_file: Path, tmp_path: Path) -> None:
+    schema = schema_in(schema_file)
+    (tmp_path / "model").mkdir()
+    text = json.dumps({"format": FORMAT, **schema.model_dump(mode="json")})
+    (tmp_path / "model" / "schema.json").write_text(text)
+    assert schema_in(tmp_path / "model") == schema
 
 
 def test_what_reading_would_say_is_said_with_the_schema(tmp_path: Path) -> None:

@@ -8,11 +8,17 @@ from metavoxel.data.bids import read_whole, tables_of
 from metavoxel.data.visits import told
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.yaml import read_yaml
+from metavoxel.model_files import read_model_schema
 from metavoxel.schema import Schema, parse_schema
 
 
 def schema_in(path: Path) -> Schema:
-    """The schema of a file that is one, or of a run configuration. Raises MetaVoxelError."""
+    """The schema of a file that is one, of a run configuration, or of a model folder.
+
+    Raises MetaVoxelError.
+    """
+    if path.is_dir():
+        return read_model_schema(path)
     data = read_yaml(path)
     if not isinstance(data, dict) or "variables" in data:
         return parse_schema(data, str(path))
