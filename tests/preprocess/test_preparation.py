@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -22,8 +23,10 @@ from metavoxel.model_folder import save_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.preprocess.recipe import Recipe
 from metavoxel.schema import parse_schema
+from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import read_volumes
 from metavoxel.training.preparation import fit_preparation
+from metavoxel.training.run import train
 
 IMAGE = {"kind": "image", "shape": [24, 24, 24], "spacing": [8, 8, 8]}
 AGE = {"kind": "continuous", "unit": "years", "range": [20, 90]}
@@ -203,6 +206,17 @@ def test_what_a_model_knows_survives_its_file(preparation: Preparation) -> None:
     again = Preparation.from_json(json.loads(json.dumps(preparation.to_json())))
     assert again.recipe() == Recipe()
     assert again.to_json() == json.loads(json.dumps(preparation.to_json()))
+
+
+def test_what_the_training_set_declares_is_read_before_anything_is_trained(
+    cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(cohort, tmp_path / "bids")
+    (tmp_path / "bids" / "dataset_description.json").write_text('{"GeneratedBy": "lab"}')
+    config = RunConfig.model_validate({"variables": SCHEMA.model_dump()})
+    with pytest.raises(MetaVoxelError, match="key GeneratedBy: it is no list"):
+        train(tmp_path / "bids", config, tmp_path / "model")
+    assert [p.name for p in tmp_path.iterdir()] == ["bids"]
 
 
 def test_too_few_scans_have_no_spread_and_give_no_fingerprint(cohort: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from metavoxel.data.bids import Cohort
-from metavoxel.data.description import declarations
+from metavoxel.data.description import Pipeline, declarations
 from metavoxel.data.images import Scan, as_scan
 from metavoxel.preprocess.fingerprint import fit_fingerprint
 from metavoxel.preprocess.preparation import Preparation
@@ -20,14 +20,18 @@ _FEWEST = 10  # with fewer there is no spread to speak of
 
 def fit_preparation(cohort: Cohort, volumes: Mapping[str, Tensor]) -> Preparation:
     """The preparation of a training cohort; volumes (N, C, *grid) uint8 by variable."""
-    told = next(iter(declarations(cohort.root / "any")), ())
     prints = {}
     for v in cohort.schema.images:
         rows = [i for i, record in enumerate(cohort.records) if v in record.values]
         if len(rows) >= _FEWEST:
             chosen = rows[:: -(-len(rows) // _SCANS)]
             prints[v] = fit_fingerprint(_scans(cohort, v, volumes[v], chosen))
-    return Preparation(told, prints)
+    return Preparation(declared(cohort), prints)
+
+
+def declared(cohort: Cohort) -> Sequence[Pipeline]:
+    """The pipelines that a cohort's dataset declares. Raises MetaVoxelError, as `declarations`."""
+    return next(iter(declarations(cohort.root / "any")), ())
 
 
 def _scans(cohort: Cohort, name: str, volumes: Tensor, rows: list[int]) -> Iterator[Scan]:

@@ -43,7 +43,7 @@ from metavoxel.training.examples import (
 from metavoxel.training.hidden import hide
 from metavoxel.training.joint import JointModule
 from metavoxel.training.precision import resolve_precision
-from metavoxel.training.preparation import fit_preparation
+from metavoxel.training.preparation import declared, fit_preparation
 from metavoxel.training.progress import TrainingProgress
 from metavoxel.training.run_folder import Folders, check_run, open_run, overlap, split_of_run
 from metavoxel.training.statistics import fit_statistics
@@ -81,6 +81,7 @@ def train(
         warn(warning)
     parts = _parts(cohort, split, config)
     check_trainable(parts["train"])
+    declared(cohort)  # one that cannot be read is said now, not when all is trained
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
