@@ -65,6 +65,7 @@ def test_one_rule_says_what_a_column_is(
             '12 different entries in 12 cells, such as "note',
         ),
         ("visit", [f"2011_{i:02d}" for i in range(1, 13)], "12 different entries"),
+        ("batch", [1000 + 7 * (i % 13) for i in range(24)], "13 different entries in 24 cells"),
         ("x", ["a", "a"], 'it is "a" for everyone'),
         ("x", ["F", "f"], 'it is "F" for everyone'),
         ("x", ["n/a", "NA", ""], "every cell is missing"),
@@ -154,6 +155,11 @@ def test_what_levels_declare_missing_is() -> None:
     assert named == Categorical(labels=("F", "M"))
     nested = {"0": {"Description": "no"}, "1": {"Description": "yes"}, "9": {"Description": "n/a"}}
     assert _decide([0, 1, 9], Levels=nested).kind == Categorical(labels=("0", "1"), missing=("9",))
+
+
+def test_levels_that_contradict_each_other_make_labels() -> None:
+    levels = {"1": "yes", "0": "no", "1.0": "missing"}
+    assert _decide([0, 1, 1], Levels=levels).kind == Categorical(labels=("1", "0"))
 
 
 def test_a_word_that_levels_declare_is_a_label() -> None:

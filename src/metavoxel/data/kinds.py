@@ -81,7 +81,9 @@ def levels_of(described: Mapping[str, Any]) -> Levels:
         return Levels()
     said = {word.strip(): text for word, text in said.items()}
     missing = [word for word, text in said.items() if described_as_missing(word, _text(text))]
-    return Levels(tuple(w for w in said if w not in missing), tuple(missing))
+    labels = tuple(word for word in said if word not in missing)
+    taken = {key(label) for label in labels}  # 1 is a label though 1.0 be declared missing
+    return Levels(labels, tuple(word for word in missing if key(word) not in taken))
 
 
 def _text(description: object) -> str:
@@ -119,7 +121,7 @@ def _decided(
     few_others = 2 * len(keys.keys() - {key(level) for level in levels}) <= len(keys)
     if len(levels) > 1 and few_others:
         kind = _categorical(levels, column, missing)
-        return Decision(kind, "labels: its Levels list them")
+        return Decision(kind, _with_missing("labels: its Levels list them", missing))
     numbers = [x for cell in cells if (x := cell_number(cell.text)) is not None]
     if len(numbers) == len(cells) and min(numbers) == max(numbers):
         return Decision(None, f'its numbers are too near to "{_sample(cells[0])}" to tell apart')
@@ -135,6 +137,8 @@ def _decided(
         kind = Continuous(unit=column.unit, range=span, missing=missing)
         return Decision(kind, _with_missing(f"a number: {why}", missing))
     codes = _spellings(cells)
+    if _too_many(codes, column, cells):
+        return _names(codes, cells)
     ordered = sorted(codes, key=lambda text: (cell_number(text) is None, cell_number(text), text))
     kind = _categorical(ordered, column, missing)
     return Decision(kind, _with_missing(f"labels: {why}", missing))
@@ -162,17 +166,25 @@ def _rule(column: Column, numbers: Sequence[float], all_numbers: bool) -> tuple[
 
 def _words(column: Column, cells: Sequence[Cell], missing: tuple[str, ...]) -> Decision:
     labels = _spellings(cells)
-    coded = bool({*words_of(column.name)} & CODES)
-    most = max(FEW, len(cells) // (2 if coded else 10))
     each_its_own = len(labels) == len(cells) > 3
-    if len(labels) > most or each_its_own:
-        return Decision(
-            None,
-            f"free text, or a name for each: {len(labels)} different entries in {len(cells)} "
-            f'cells, such as "{_sample(cells[0])}" (row {cells[0].row})',
-        )
+    if each_its_own or _too_many(labels, column, cells):
+        return _names(labels, cells)
     kind = _categorical(sorted(labels), column, missing)
     return Decision(kind, _with_missing(f"labels: {len(labels)} different words", missing))
+
+
+def _too_many(labels: Sequence[str], column: Column, cells: Sequence[Cell]) -> bool:
+    """Whether so many differ that they are no labels; more may, where the name says codes."""
+    coded = bool({*words_of(column.name)} & CODES)
+    return len(labels) > max(FEW, len(cells) // (2 if coded else 10))
+
+
+def _names(labels: Sequence[str], cells: Sequence[Cell]) -> Decision:
+    return Decision(
+        None,
+        f"free text, or a name for each: {len(labels)} different entries in {len(cells)} cells, "
+        f'such as "{_sample(cells[0])}" (row {cells[0].row})',
+    )
 
 
 def _categorical(labels: Sequence[str], column: Column, missing: tuple[str, ...]) -> Categorical:
