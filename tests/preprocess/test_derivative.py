@@ -86,13 +86,12 @@ def test_the_dataset_declares_the_recipe(cohort: Cohort) -> None:
 
 
 def test_another_recipe_or_another_version_is_refused(cohort: Cohort) -> None:
-    path = cohort.out / "dataset_description.json"
     with pytest.raises(MetaVoxelError, match=r"skull_strip none, not deepbet.*another folder"):
-        check_recipe(path, Recipe().declaration())
+        check_recipe(cohort.out, Recipe().declaration())
     newer = Recipe(skull_strip="none").declaration()
     newer["tools"]["antspyx"] = "99.0"
     with pytest.raises(MetaVoxelError, match=r"with antspyx .*, not 99\.0"):
-        check_recipe(path, newer)
+        check_recipe(cohort.out, newer)
 
 
 def test_somebody_elses_derivative_is_refused(tmp_path: Path) -> None:
