@@ -25,7 +25,7 @@ from metavoxel.inference.answers import ContinuousAnswer
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.selftest import selftest_failures, selftest_record
 from metavoxel.model import MetaVoxel, ModelConfig
-from metavoxel.model_files import write_checksums
+from metavoxel.model_files import json_text, write_checksums
 from metavoxel.model_folder import BEFORE, load_model, save_model
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import read_config
@@ -512,6 +512,18 @@ def test_a_path_from_home_is_found(
         tmp_path / "mask.nii.gz", np.eye(32, dtype=np.uint8)[..., None].repeat(26, 2), AFFINE
     )
     assert model.inpaint("~/a|b, c.nii.gz", f"~/{mask.name}", steps=1).samples.shape[0] == 1
+
+
+@pytest.mark.parametrize("part", ["mean", "left_right"])
+def test_looks_of_other_images_are_said(part: str, scan: Path, tmp_path: Path) -> None:
+    """What no list of keys can tell: statistics, or a mean image, of another kind of image."""
+    few = {"mean": {"a": 0.0}, "spread": {"a": 1.0}, "mean_image": [0.0], "left_right": [0.0]}
+    if part == "mean":
+        few |= {"mean_image": [0.5] * 16**3, "left_right": [0.5] * 16**3}
+    told = json_text({"declared": [], "fingerprints": {"image": few}})
+    save_model(build(), tmp_path / "model", {"preprocessing.json": told})
+    with pytest.raises(MetaVoxelError, match=r"preprocessing\.json does not fit its images"):
+        mv.load(tmp_path / "model").ask("age", {"image": scan}, samples=0)
 
 
 def test_a_change_that_changes_nothing_is_said(

@@ -225,7 +225,7 @@ class Model:
             path = file_path(value)
             scan = read_scan(path, kind)
             if not self.any_preparation:
-                self.preparation.check(name, path, scan)
+                self._check_preparation(name, path, scan)
             return scan
         try:
             array = np.asarray(value, dtype=np.float32)
@@ -247,6 +247,15 @@ class Model:
             )
         grid = self.grid(name)
         return Scan(array, grid, grid)
+
+    def _check_preparation(self, name: str, path: Path, scan: Scan) -> None:
+        try:
+            self.preparation.check(name, path, scan)
+        except (KeyError, IndexError, ValueError) as error:  # of statistics, or sizes, of others
+            raise MetaVoxelError(
+                f"The model's preprocessing.json does not fit its images ({error}). Copy the model "
+                "again, or train it again."
+            ) from None
 
     def grid(self, name: str) -> Grid:
         """The grid on which a variable's images are generated, centred as the schema says."""
