@@ -12,11 +12,12 @@ import yaml
 
 from metavoxel.data.visits import Visit
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.wall import is_dead_link
 from metavoxel.schema import Image
 
 EXTENSIONS = (".nii.gz", ".nii", ".png")
 DERIVED = ("space", "desc", "res", "label")  # entities that raw files never carry
-_DEEPEST = 6  # folders below a dataset: sub, ses, the kind of data, and some to spare
+_DEEPEST = 4  # folders below a dataset: sub, ses, the kind of data, and one to spare
 _POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # a file whose content is elsewhere
 _POINTER_BYTES = 1024
 
@@ -94,23 +95,30 @@ def find_scans(root: Path) -> Scans:
     files: list[ScanFile] = []
     dead: list[ScanFile] = []
     blocked: list[Path] = []
+    above = {str(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    found: set[tuple[str, str]] = set()  # names and files, that several ways may lead to
     for subject in sorted(root.glob("sub-*")):
-        for path in _below(subject, blocked):
+        for path in sorted(_below(subject, blocked, above)):
             scan = _scan(path)
-            if scan is not None:
-                (dead if _is_elsewhere(path) else files).append(scan)
+            if scan is None or (path.name, os.path.realpath(path)) in found:
+                continue
+            found.add((path.name, os.path.realpath(path)))
+            (dead if _is_elsewhere(path) else files).append(scan)
     by_path = sorted(files, key=lambda f: f.path)
     return Scans(tuple(by_path), tuple(dead), tuple(blocked))
 
 
-def _below(folder: Path, blocked: list[Path]) -> Iterator[Path]:
-    """Every file and dead link below a subject's folder; folders that cannot be entered."""
-    entered: set[str] = set()
+def _below(folder: Path, blocked: list[Path], above: Collection[str]) -> Iterator[Path]:
+    """Every file and dead link below a subject's folder; folders that cannot be entered.
+
+    No folder is entered twice, nor one that the dataset lies in.
+    """
+    entered = set(above)
     waiting = [(folder, 1)]
     while waiting:
         here, depth = waiting.pop()
-        if not here.is_dir():
-            if here.is_symlink() and not here.exists() and "." not in here.name:
+        if not os.path.isdir(here):  # noqa: PTH112 - it never raises
+            if is_dead_link(here) and "." not in here.name:
                 blocked.append(here)
             elif here != folder:
                 yield here
