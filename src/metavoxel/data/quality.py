@@ -12,12 +12,12 @@ from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from metavoxel.data.tables import MISSING
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.table import cells_of, read_lines
 from metavoxel.files.text import decoded
 from metavoxel.files.wall import check_is_file, reading
 from metavoxel.files.writing import open_locked
+from metavoxel.words import is_missing
 
 QC_TABLE = "qc.tsv"
 UNFINISHED = "qc.tsv.unfinished"  # keeps last lines that were cut short
@@ -152,7 +152,7 @@ def _decision(path: Path, header: Sequence[str], number: int, line: Sequence[str
             "cells with tabs and write n/a where there is nothing to say."
         )
     cells = {k: _from_cell(x) for k, x in zip(header, line, strict=True)}
-    if cells["scan"] in MISSING:
+    if is_missing(cells["scan"]):
         raise MetaVoxelError(
             f'{path}, row {number}, column "scan": it is empty. Write a scan, as sub-01_T1w.'
         )

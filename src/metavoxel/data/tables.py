@@ -14,7 +14,6 @@ from metavoxel.files.json import read_object
 from metavoxel.files.table import read_lines
 from metavoxel.files.wall import is_dead_link
 from metavoxel.schema import Categorical, Continuous, NotInSchemaError
-from metavoxel.words import MISSING as MISSING
 from metavoxel.words import is_missing, number
 
 _AT_LEAST = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\+$")  # 89+ is how some cohorts write 89 or more
