@@ -1,12 +1,15 @@
-"""Running a function in a process of its own that is killed at its n-th step on the disk."""
+"""Running a function in a process of its own that is killed at a step, or whose disk fills."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from metavoxel.errors import MetaVoxelError
 
 _STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "ctypes.dlsym")
 
@@ -47,6 +50,28 @@ def _count(step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def refused_in_child(work: Callable[[], object], prepare: Callable[[], object]) -> bool:
+    """Whether work raises a MetaVoxelError in a process of its own that was prepared."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            prepare()
+            work()
+        except MetaVoxelError:
+            code = 7
+        except BaseException:
+            code = 2
+        os._exit(code)
+    return os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
+
+
+def full_disk(size: int) -> None:
+    """From now on this process can write no file beyond `size` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def hidden(folder: Path) -> list[str]:

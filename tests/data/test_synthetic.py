@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from folders import AGE, SEX, noise, write_nifti
-from killed import every_kill, hidden, names
+from killed import every_kill, full_disk, hidden, names, refused_in_child
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.images import Grid
 from metavoxel.data.synthetic import images_folder, samples_folder, write_images, write_samples
@@ -217,6 +217,14 @@ def test_a_file_in_an_image_s_place_is_told_before_anything_is_drawn(tmp_path: P
         images_folder(tmp_path, "inpaint", "inpainted", 2),
     ):
         pytest.fail("nothing may be drawn")
+
+
+def test_a_disk_that_fills_leaves_the_earlier_images_all_of_them(tmp_path: Path) -> None:
+    inpainted(tmp_path, 3)
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    sizes = sorted(map(len, before.values()))
+    assert refused_in_child(lambda: inpainted(tmp_path, 2), lambda: full_disk(sizes[0] + 100))
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
 
 
 def test_images_do_not_go_beside_others(tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from killed import every_kill, hidden, names
+from killed import every_kill, full_disk, hidden, names, refused_in_child
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files import writing
 from metavoxel.files.writing import (
@@ -188,32 +186,10 @@ def test_a_name_of_256_bytes_is_one_sentence(tmp_path: Path) -> None:
     assert not names(tmp_path)
 
 
-def _in_child(work: Callable[[], None], prepare: Callable[[], object]) -> bool:
-    """Whether work raises a MetaVoxelError in a process that was prepared."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            prepare()
-            work()
-        except MetaVoxelError:
-            code = 7
-        except BaseException:
-            code = 2
-        os._exit(code)
-    return os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
-
-
 def test_a_disk_that_fills_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
     fill(tmp_path / "out", "old")
 
-    def prepare() -> None:
-        import signal
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-
-    assert _in_child(lambda: fill(tmp_path / "out", "x" * 1000), prepare)
+    assert refused_in_child(lambda: fill(tmp_path / "out", "x" * 1000), lambda: full_disk(500))
     assert texts(tmp_path) == {f"out/{k}": x for k, x in whole("old").items()}
     assert hidden(tmp_path) == []
 
@@ -229,8 +205,8 @@ def test_a_parent_that_may_not_be_written_is_one_sentence() -> None:
         Path(folder).chmod(0o755)
         place.chmod(0o555)
         try:
-            assert _in_child(lambda: fill(place / "out", "new"), prepare)
-            assert _in_child(lambda: fill(place / "new", "new"), prepare)
+            assert refused_in_child(lambda: fill(place / "out", "new"), prepare)
+            assert refused_in_child(lambda: fill(place / "new", "new"), prepare)
         finally:
             place.chmod(0o755)
         assert texts(place) == {f"out/{k}": x for k, x in whole("old").items()}
