@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import os
 import re
 import resource
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from folders import AGE, SEX, heed_interrupts, noise, write_bids, write_nifti, write_png
@@ -408,6 +410,23 @@ def test_a_run_that_was_damaged_is_not_gone_on_with(
     else:
         assert status == 0
         assert run(place, "verify new", monkeypatch) == 0
+
+
+def test_a_run_that_someone_sent_runs_no_code(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint may be a pickle; what it says is not done."""
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(place / "made"),)
+
+    assert run(place, TRAIN, monkeypatch) == 0
+    shutil.rmtree(place / "new")
+    torch.save({"state_dict": Hostile()}, place / "new.training/joint/last.ckpt")
+    assert run(place, TRAIN + " --resume", monkeypatch) == 2
+    assert "last.ckpt: damaged, or not a checkpoint" in capsys.readouterr().err
+    assert not (place / "made").exists() and not (place / "new").exists()
 
 
 def limited(place: Path, command: str, size: int) -> subprocess.CompletedProcess[str]:
