@@ -7,6 +7,7 @@ something else than the original is a silent acceptance, and a fault.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
 
 from folders import AGE, SEX, noise, write_bids, write_nifti, write_png
+from metavoxel.errors import MetaVoxelError
 
 Read = Callable[[Path], Any]
 Covered = Callable[[bytes], bool]
@@ -117,6 +120,8 @@ def _build_texts(place: Path) -> None:
     (place / "question.txt").write_text('sex | image="a, b.nii.gz", age=71.5')
     parts = {"train": ["sub-00", "sub-01"], "validation": ["sub-02"], "test": ["sub-03"]}
     (place / "split.json").write_text(json.dumps({**parts, "made": "by hand"}))
+    said = {"scan": "sub-01_T1w", "decision": "pass", "note": "well", "rater": "me", "seen": 0}
+    (place / "request.txt").write_text(f"POST /api/decisions\n{json.dumps(said)}")
     (place / "qc").mkdir()
     lines = ["participant_id\tsession_id\tscan\tdecision\tnote\trater\ttime"]
     lines += [f"sub-0{i}\tn/a\tsub-0{i}_T1w\tfail\tmoved\tme\t2026-01-01" for i in range(4)]
@@ -219,6 +224,7 @@ def targets() -> Iterator[Target]:
     yield from _dataset_targets()
     yield from _image_targets()
     yield from _model_targets()
+    yield from _page_targets()
 
 
 def _text_targets() -> Iterator[Target]:
@@ -339,6 +345,55 @@ def _model_targets() -> Iterator[Target]:
     yield Target("model, checksums.json", "model/checksums.json", loaded, always)
     for file in ("schema.json", "config.yaml"):
         yield Target(f"info of {file}", f"model/{file}", lambda p: describe(p / "model"), no_utf8)
+
+
+def _page_targets() -> Iterator[Target]:
+    """Requests to the page: the first line is method and path, the rest the body."""
+
+    def answered(place: Path) -> Any:
+        from metavoxel.studio.qc import create_app
+        from metavoxel.studio.review import Review
+
+        first, _, body = (place / "request.txt").read_bytes().partition(b"\n")
+        method, _, path = first.partition(b" ")
+        app = create_app(Review(place / "derivative"))
+        status, answer = asyncio.run(_asked(app, method, path, body))
+        assert status < 500, f"{status}: {answer!r}"
+        if status >= 400:  # JSON under /api, elsewhere a page with the sentence
+            is_json = answer.startswith(b"{")
+            raise MetaVoxelError(json.loads(answer)["error"] if is_json else f"{answer!r}.")
+        return status
+
+    yield Target("page", "request.txt", answered)
+
+
+async def _asked(app: Any, method: bytes, path: bytes, body: bytes) -> tuple[int, bytes]:
+    """Status and body of what an ASGI application answers."""
+    address, _, query = path.partition(b"?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method.decode("latin-1"),
+        "path": unquote(address.decode("latin-1")),
+        "raw_path": address,
+        "query_string": query,
+        "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "scheme": "http",
+        "root_path": "",
+    }
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(m.get("body", b"") for m in sent[1:])
 
 
 def _digest(array: np.ndarray) -> str:
