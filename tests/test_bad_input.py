@@ -366,6 +366,28 @@ def test_a_bad_scan_in_a_cohort_is_named_and_once_mended_the_run_goes_on(
     assert run(place, "verify new", monkeypatch) == 0
 
 
+def test_a_scan_that_changed_since_a_run_began_is_said(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, TRAIN, monkeypatch) == 0
+    shutil.rmtree(place / "new")  # as if it had been killed before the end
+    for scan in _scans(place):  # of the training set or not
+        write_nifti(scan, noise(8, 8, 8)[::-1].copy())
+    capsys.readouterr()
+    assert run(place, TRAIN + " --resume", monkeypatch) == 0
+    assert "scans of image have changed, or moved, since this run began" in capsys.readouterr().err
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "inside").mkdir()
+    for command in ("ask ../model age --samples 2 --out .", "train ../bids --out ."):
+        assert run(place / "inside", command, monkeypatch) == 2
+        assert "is the folder that you are in" in one_sentence(capsys.readouterr().err)
+    assert contents(place / "inside") == {}
+
+
 DAMAGE: dict[str, tuple[str, str]] = {
     "a checkpoint of the autoencoder": ("autoencoder-image/last.ckpt", "damaged, or not"),
     "the autoencoder": ("autoencoder.safetensors", "damaged, or not weights"),

@@ -71,8 +71,8 @@ def sentences() -> Iterator[None]:
         if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         errors.print(
-            "Interrupted. What was saved is whole: give the same command again to go on, and train "
-            "its --resume.",
+            "Interrupted. What was saved is whole. Give the same command again to go on; a "
+            "training that has begun goes on with --resume.",
             soft_wrap=True,
         )
         sys.exit(130)

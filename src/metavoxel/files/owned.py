@@ -21,6 +21,7 @@ from metavoxel.files.writing import (
     BusyError,
     atomic_write,
     cannot_write,
+    check_not_inside,
     locked,
     real_path,
     recover,
@@ -168,6 +169,7 @@ class OwnedFolder:
     def check_replaceable(self) -> None:
         """Raise MetaVoxelError if the folder cannot be replaced as a whole: it holds something that
         is not listed, or another folder cannot take its place."""
+        check_not_inside(self.folder)
         place = real_path(self.folder)
         if place.is_mount() or not os.access(place.parent, os.W_OK | os.X_OK):
             raise MetaVoxelError(

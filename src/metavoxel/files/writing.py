@@ -64,9 +64,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     A folder that stands there is exchanged for the new one in one step, and then removed, so its
     caller must have made sure that all of it may go (see `metavoxel.files.owned`). Its permissions
-    stay. A link is followed. What a killed process left is recovered first. Errors as above.
+    stay. A link is followed. What a killed process left is recovered first. Errors as above, and
+    for the folder that this process stands in.
     """
     place = real_path(folder)
+    check_not_inside(place)
     try:
         recover(place)
         with _staging(place) as staging:
@@ -79,6 +81,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         if isinstance(error.__cause__, OSError):
             raise cannot_write(folder, error.__cause__) from error.__cause__
         raise
+
+
+def check_not_inside(folder: Path) -> None:
+    """Refuse to replace the folder that this process, and so its shell, stands in.
+
+    The shell would be left in a folder that is no more. Raises MetaVoxelError.
+    """
+    here, place = Path(os.path.realpath(os.curdir)), real_path(folder)
+    if here == place or place in here.parents:
+        raise MetaVoxelError(
+            f"{folder} is the folder that you are in, and would be replaced under you. Name a new "
+            "folder in it, or call from elsewhere."
+        )
 
 
 def real_path(folder: Path) -> Path:

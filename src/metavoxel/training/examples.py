@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
 from metavoxel.diffusion.together import JointNormal, Measurement
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
-from metavoxel.errors import MetaVoxelError
+from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
 from metavoxel.files.arrays import map_array
 from metavoxel.files.json import read_json
 from metavoxel.files.versions import version_of
@@ -61,7 +63,8 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     """Every record's image on the schema's grid, (N, C, *grid) uint8, kept at `path`.
 
     Missing images are zero. 8 bits are what the training needs and the memory of ten thousand scans
-    allows; the file is memory-mapped, not loaded. It is read again when a scan's file changes.
+    allows; the file is memory-mapped, not loaded. It is read again, which is said, when a scan's
+    file changes.
     """
     shape = (len(cohort.records), image.channels, *image.shape)
     key = [str(image), *_files(cohort, name)]
@@ -73,6 +76,13 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
                 out[i] = np.round(scan.array * 255).astype(np.uint8)
             progress(i + 1, len(cohort.records))
 
+    if _is_of_others(path, key):
+        warnings.warn(
+            f"{cohort.root}: scans of {name} have changed, or moved, since this run began. They "
+            "are read again; what was trained before has seen them as they were.",
+            MetaVoxelWarning,
+            stacklevel=2,
+        )
     return _cached(path, key, shape, np.uint8, fill)
 
 
@@ -226,13 +236,28 @@ def _cached(
     fill: Callable[[np.memmap], None],
 ) -> Tensor:
     """The array at `path`, mapped from disk; made anew by `fill` if it is another or damaged."""
-    mark, digest = path.with_suffix(".json"), hashlib.sha256("\n".join(key).encode()).hexdigest()
     with contextlib.suppress(MetaVoxelError):  # it is absent, of something else, or damaged
-        kept = map_array(path) if read_json(mark) == digest else None
+        kept = map_array(path) if _mark(path) == _digest(key) else None
         if kept is not None and (kept.shape, kept.dtype) == (shape, np.dtype(dtype)):
             return torch.from_numpy(kept)
     with atomic_array(path, shape, dtype) as out:
         fill(out)
-    with atomic_write(mark) as temporary:
-        temporary.write_text(json.dumps(digest))
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(_digest(key)))
     return torch.from_numpy(map_array(path))
+
+
+def _is_of_others(path: Path, key: list[str]) -> bool:
+    """Whether an array is kept at `path` that was made from something else."""
+    return _mark(path) not in (None, _digest(key))
+
+
+def _mark(path: Path) -> Any:
+    """What the array at `path` was made from; None if there is none, or nobody can tell."""
+    with contextlib.suppress(MetaVoxelError):
+        return read_json(path.with_suffix(".json"))
+    return None
+
+
+def _digest(key: list[str]) -> str:
+    return hashlib.sha256("\n".join(key).encode()).hexdigest()

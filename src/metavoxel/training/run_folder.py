@@ -16,7 +16,7 @@ from metavoxel.data.splits import Split, read_split, write_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.text import read_text
 from metavoxel.files.wall import damaged
-from metavoxel.files.writing import atomic_write, locked, remove_leftovers
+from metavoxel.files.writing import atomic_write, check_not_inside, locked, remove_leftovers
 from metavoxel.training.checkpoint import ANEW
 from metavoxel.training.config import RunConfig
 
@@ -70,6 +70,8 @@ def check_run(folders: Folders, config: RunConfig, autoencoder: Path | None, res
     if folders.lock.is_file():
         with folders.alone():  # before anything is advised of a run that may be alive
             pass
+    if folders.model.exists():
+        check_not_inside(folders.model)
     if folders.model.exists() and not _is_empty(folders.model):
         raise MetaVoxelError(f"{folders.model} exists. Choose another --out, or remove it.")
     _check_ours(folders)
