@@ -232,13 +232,31 @@ def test_extensions_of_a_header_are_passed_over_whatever_their_size(tmp_path: Pa
         np.testing.assert_allclose(both(tmp_path / "x.nii")[0], VOXELS)
 
 
-def test_the_checksum_of_a_packed_file_is_looked_at(tmp_path: Path) -> None:
-    nib.save(nib.Nifti1Image(VOXELS, AFFINE), tmp_path / "x.nii.gz")
-    data = bytearray((tmp_path / "x.nii.gz").read_bytes())
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nii"])
+def test_the_checksum_of_a_packed_file_is_looked_at(name: str, tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(write(tmp_path / name, header_of()).read_bytes()))
     data[-8] ^= 1
-    (tmp_path / "x.nii.gz").write_bytes(bytes(data))
-    with pytest.raises(MetaVoxelError, match=r"x\.nii\.gz: damaged.*CRC"):
-        read_voxels(tmp_path / "x.nii.gz")
+    (tmp_path / name).write_bytes(bytes(data))
+    with pytest.raises(MetaVoxelError, match=rf"{name}: damaged.*CRC"):
+        read_voxels(tmp_path / name)
+
+
+@pytest.mark.parametrize(("stored", "named"), [("nii", "nii.gz"), ("mgh", "mgz")])
+def test_a_file_is_packed_if_it_holds_gzip_whatever_its_name(
+    stored: str, named: str, tmp_path: Path
+) -> None:
+    image = MGHImage(VOXELS, AFFINE) if stored == "mgh" else nib.Nifti1Image(VOXELS, AFFINE)
+    nib.save(image, tmp_path / f"x.{stored}")
+    plain = (tmp_path / f"x.{stored}").read_bytes()
+    for name, content in ((named, plain), (stored, gzip.compress(plain))):
+        (tmp_path / f"y.{name}").write_bytes(content)
+        voxels, affine = both(tmp_path / f"y.{name}")
+        np.testing.assert_array_equal(voxels, VOXELS)
+        np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
+
+
+def test_a_folder_of_dicom_files_is_asked_with_preprocess(tmp_path: Path) -> None:
+    refused(tmp_path, "this is a folder. Give a file; if it holds DICOM files, ask with --preproc")
 
 
 def test_directions_that_mgh_does_not_give_are_not_made_up(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ from metavoxel.files.wall import reading
 
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh")
 _KIND = "an image that can be read"
+_FOLDER = (
+    "Give a file; if it holds DICOM files, ask with --preprocess, which converts and prepares them."
+)
+_GZIP = b"\x1f\x8b"  # how gzip begins; NIfTI and MGH begin otherwise
 _UNITS = {0: (1.0, "unset, so millimetres"), 1: (1e3, "metres"), 2: (1.0, "mm"), 3: (1e-3, "µm")}
 _SMALLEST, _LARGEST = 0.05, 50.0  # millimetres: no scanner's voxel is smaller, or larger
 _FARTHEST = 1e6  # millimetres from the origin: beyond, too few digits are left for a voxel
@@ -50,7 +54,7 @@ def read_header(path: Path) -> Header:
     One whose first three axes hold too many voxels is refused here, one with too many in all
     when they are read.
     """
-    with reading(path, _KIND):
+    with reading(path, _KIND, folder=_FOLDER):
         header = _described(_raw_header(path), path)
         check_voxels(path, header.shape[:3])
         return header
@@ -61,7 +65,7 @@ def read_voxels(path: Path) -> tuple[np.ndarray, Header]:
 
     A compressed file is read to its end, so that its checksum is looked at.
     """
-    with reading(path, _KIND):
+    with reading(path, _KIND, folder=_FOLDER):
         raw = _raw_header(path)
         header = _described(raw, path)
         check_voxels(path, header.shape)
@@ -143,10 +147,15 @@ def _mgh_header(start: bytes, path: Path) -> Any:
 
 
 def _first_bytes(path: Path, most: int) -> bytes:
-    """The first bytes of a file, unpacked; of a file with fewer, all, its checksum compared."""
-    packed = path.name.lower().endswith((".gz", ".mgz"))
+    """The first bytes of a file, unpacked; of a file with fewer, all, its checksum compared.
+
+    Whether it is packed is what it holds, whatever its name.
+    """
     parts, left = [], most
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with path.open("rb") as stored:
+        packed = stored.read(len(_GZIP)) == _GZIP
+        stored.seek(0)
+        file = gzip.GzipFile(fileobj=stored, mode="rb") if packed else stored
         while left and (part := file.read(min(left, _CHUNK))):
             parts.append(part)
             left -= len(part)

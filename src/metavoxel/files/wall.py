@@ -15,17 +15,21 @@ from pathlib import Path
 from metavoxel.errors import MetaVoxelError
 
 COPY_AGAIN = "Copy it again from where it came."
+A_FILE = "Give a file."
 _LONGEST = 200  # characters of a library's reason
 
 
 @contextlib.contextmanager
-def reading(path: Path, kind: str, advice: str = COPY_AGAIN) -> Iterator[None]:
+def reading(
+    path: Path, kind: str, advice: str = COPY_AGAIN, folder: str = A_FILE
+) -> Iterator[None]:
     """Read a file inside; every exception but ours becomes a MetaVoxelError that names the file.
 
     `kind` is what the file should be, with its article, as "a NIfTI image"; `advice` what to do if
-    it is not. What is no file at all (absent, a folder, a device, a link to nothing) is refused.
+    it is not, and `folder` if it is a folder. What is no file at all (absent, a folder, a device, a
+    link to nothing) is refused.
     """
-    check_is_file(path)
+    check_is_file(path, folder)
     try:
         yield
     except MetaVoxelError:
@@ -50,14 +54,15 @@ def one_line(reason: object) -> str:
     return text[:_LONGEST].rstrip(". ")
 
 
-def check_is_file(path: Path) -> None:
-    """Raise MetaVoxelError unless there is a regular file, or a link to one."""
+def check_is_file(path: Path, folder: str = A_FILE) -> None:
+    """Raise MetaVoxelError unless there is a regular file, or a link to one; `folder` says what to
+    do about a folder."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise _unreachable(path, error) from None
     if stat.S_ISDIR(mode):
-        raise MetaVoxelError(f"{path}: this is a folder. Give a file.")
+        raise MetaVoxelError(f"{path}: this is a folder. {folder}")
     if not stat.S_ISREG(mode):
         raise MetaVoxelError(f"{path}: this is not a regular file. Give a file.")
 
