@@ -33,6 +33,21 @@ def test_levels_make_labels_in_their_order(tmp_path: Path) -> None:
     assert kind == Categorical(labels=("b", "a", "c"))
 
 
+def test_a_description_is_a_column_s_whose_name_is_the_same_but_for_its_case(
+    tmp_path: Path,
+) -> None:
+    rows = ["participant_id X Y", *(f"sub-{i} {i % 2} {i % 2}" for i in range(6))]
+    levels = {"Levels": {"1": "a", "0": "b"}}
+    root = write_bids(tmp_path, rows, SCAN, {"x": levels, "y": levels, "Y": {"Units": "km"}})
+    variables = infer_schema(root).variables
+    assert variables["X"] == Categorical(labels=("1", "0"))
+    assert isinstance(variables["Y"], Continuous)
+    write_bids(
+        tmp_path, ["participant_id x X", *(f"sub-{i} {i % 2} {i % 2}" for i in range(6))], []
+    )
+    assert infer_schema(root).variables["X"] == Categorical(labels=("0", "1"))
+
+
 def test_words_and_few_whole_numbers_are_labels_many_numbers_are_not(tmp_path: Path) -> None:
     assert _column(tmp_path / "a", ["yes", "no", "yes"]) == Categorical(labels=("no", "yes"))
     codes = _column(tmp_path / "b", ["2", "0", "1", "2"])

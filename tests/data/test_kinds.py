@@ -66,6 +66,8 @@ def test_one_rule_says_what_a_column_is(
         ),
         ("visit", [f"2011_{i:02d}" for i in range(1, 13)], "12 different entries"),
         ("batch", [1000 + 7 * (i % 13) for i in range(24)], "13 different entries in 24 cells"),
+        ("x", ["−1", "−2", "−3", 4], 'typographic minus sign, such as "−1" (row 2)'),
+        ("x", ["1e300", "2e300", "3e300"], 'too large (3e38 is the most), such as "1e300"'),
         ("x", ["a", "a"], 'it is "a" for everyone'),
         ("x", ["F", "f"], 'it is "F" for everyone'),
         ("x", ["n/a", "NA", ""], "every cell is missing"),
@@ -132,6 +134,45 @@ def test_a_number_that_only_looks_like_a_sentinel_is_no_matter() -> None:
     far = _decide([*AGES, -998, -998], "age")
     assert far.kind is not None
     assert far.kind.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "why"),
+    [
+        ("bmi", [*AGES, 999.9, 999.9], "999.9 (2 cells) is kept as it is, though it is far"),
+        ("h", [*AGES, -888, -888], "-888 (2 cells) is kept as it is, though no other is negative"),
+        ("mmse", [*AGES, -1, -1], "-1 (2 cells) is kept as it is, though no other is negative"),
+        ("mmse", [*AGES, -1, -1, -4, -4], "-4 (2 cells) is kept as it is, though only one other"),
+        ("sex", ["F", "M", "F", -4], "-4 (1 cell) is kept as it is, though no other is negative"),
+        ("dx", [0, 1, 1, 0, -1, 0], "-1 (1 cell) is kept as it is"),
+        ("sex", ["F", "M", "F", -9], "-9 is kept as it is, since it stands once"),
+    ],
+)
+def test_what_looks_like_a_code_of_missing_and_is_kept_is_told(
+    name: str, cells: list[object], why: str
+) -> None:
+    decision = _decide(cells, name)
+    assert decision.kind is not None
+    assert decision.kind.missing == ()
+    assert why in decision.notes[0]
+    assert "write n/a, or list it under missing" in decision.notes[0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [0, 0, 0, 0, 0, 0, 0, 4, 4, 5.5],  # most did not have it: nothing is far
+        [-3, -3, -2, -2, -1, -1, 0, 0, 1.5, 2],  # a change has a sign
+        [-1.5, 0.5, 1.5, 2.5, 2.5, 2.5],  # one below 0 may well be
+        [30, 30, 42, 45.5, 50, 55.5, 60],
+    ],
+)
+def test_numbers_that_may_well_be_are_not_told(cells: list[object]) -> None:
+    assert _decide(cells, "score").notes == ()
+
+
+def test_a_level_that_is_negative_is_not_told() -> None:
+    assert _decide([0, 1, -1, 0], Levels={"0": "a", "1": "b", "-1": "c"}).notes == ()
 
 
 def test_codes_and_words_have_sentinels_too() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from metavoxel.data.bids import tables_of
 from metavoxel.data.grids import infer_images
 from metavoxel.data.kinds import Cell, Column, Decision, decide
-from metavoxel.data.names import variable_name, visit_stem
+from metavoxel.data.names import twins, variable_name, visit_stem
 from metavoxel.data.visits import Tables
 from metavoxel.schema import Categorical, Continuous, Schema
 
@@ -67,12 +67,21 @@ def infer(root: Path, resolution: float | None = None) -> Inferred:
 
 
 def _column(tables: Tables, name: str) -> Column:
-    described: Any = tables.described.get(name)
+    described = _description(tables, name)
     cells = tuple(
         Cell(text, line.row.number, str(line.table.path), line.subject.removeprefix("sub-"))
         for line, text in tables.cells(name)
     )
     return Column(name, cells, described if isinstance(described, Mapping) else {})
+
+
+def _description(tables: Tables, name: str) -> Any:
+    """What the JSON file says of a column: under its name, else under one that is the same but for
+    its case."""
+    if name in tables.described:
+        return tables.described[name]
+    said = [k for k in twins(name, tables.described) if k not in tables.columns]
+    return tables.described[said[0]] if len(said) == 1 else None
 
 
 def _where(column: Column, tables: Tables) -> str:

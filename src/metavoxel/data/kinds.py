@@ -14,18 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from metavoxel.data.names import CODES, QUANTITIES, unit_of, words_of
+from metavoxel.data.sentinels import look_missing, sentinels
 from metavoxel.data.tables import cell_number
 from metavoxel.data.unusable import unusable
 from metavoxel.schema import Categorical, Continuous
 from metavoxel.words import described_as_missing, is_missing, key
 
 FEW = 10  # this many whole numbers or fewer, in a column nothing describes, are labels
-_SENTINELS = frozenset({-9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0})
-_FAR = 3.0  # interquartile ranges from the quartiles: far out, as Tukey has it
-_TWICE = 2  # a sentinel that stands once may be a slip of the pen
 _ROOM = 0.1  # of its width, which a range leaves on either side for people who come later
 
 
@@ -103,11 +99,14 @@ def decide(column: Column) -> Decision:
         for cell in column.cells
         if key(cell.text) in labels or not (key(cell.text) in declared or is_missing(cell.text))
     ]
-    found, notes = _sentinels([cell for cell in cells if key(cell.text) not in labels], cells)
+    undeclared = _numbers([cell for cell in cells if key(cell.text) not in labels])
+    found, notes = sentinels(undeclared, _numbers(cells))
     cells = [cell for cell in cells if key(cell.text) not in {key(word) for word in found}]
     missing = (*(w for w in levels.missing if not is_missing(w)), *found)
     decision = _decided(column, cells, levels.labels, missing)
-    return Decision(decision.kind, decision.reason, (*notes, *decision.notes))
+    if decision.kind is not None:
+        notes += look_missing(undeclared, _numbers(cells), isinstance(decision.kind, Categorical))
+    return Decision(decision.kind, decision.reason, tuple(notes))
 
 
 def _decided(
@@ -122,7 +121,7 @@ def _decided(
     if len(levels) > 1 and few_others:
         kind = _categorical(levels, column, missing)
         return Decision(kind, _with_missing("labels: its Levels list them", missing))
-    numbers = [x for cell in cells if (x := cell_number(cell.text)) is not None]
+    numbers = _numbers(cells)
     if len(numbers) == len(cells) and min(numbers) == max(numbers):
         return Decision(None, f'its numbers are too near to "{_sample(cells[0])}" to tell apart')
     mostly_numbers = len(numbers) > len(cells) / 2  # a typo must not make a column vanish
@@ -206,35 +205,8 @@ def _spellings(cells: Sequence[Cell]) -> list[str]:
     return list(kept.values())
 
 
-def _sentinels(
-    candidates: Sequence[Cell], cells: Sequence[Cell]
-) -> tuple[tuple[str, ...], list[str]]:
-    """Numbers such as -999 that stand for a missing value, and what is to be said of others.
-
-    It must be one of a few, far from all other numbers, and stand twice or more.
-    """
-    counts = Counter(x for cell in candidates if (x := cell_number(cell.text)) in _SENTINELS)
-    others = [
-        x for cell in cells if (x := cell_number(cell.text)) is not None and x not in _SENTINELS
-    ]
-    far = _far_from(others) if others else (math.inf, -math.inf)  # of words, every number is
-    found, notes = [], []
-    for value, count in sorted(counts.items()):
-        is_far = not far[0] <= value <= far[1]
-        if is_far and count >= _TWICE:
-            found.append(f"{value:g}")
-        elif not others or not min(others) <= value <= max(others):
-            why = "it stands once" if is_far else "it is near the other numbers"
-            notes.append(
-                f"{value:g} is kept as it is, since {why}. If it means missing, write n/a."
-            )
-    return tuple(found), notes
-
-
-def _far_from(numbers: Sequence[float]) -> tuple[float, float]:
-    first, third = np.percentile(np.array(numbers), [25, 75])
-    width = _FAR * (third - first)
-    return float(first - width), float(third + width)
+def _numbers(cells: Sequence[Cell]) -> list[float]:
+    return [x for cell in cells if (x := cell_number(cell.text)) is not None]
 
 
 def roomy(low: float, high: float) -> tuple[float, float]:

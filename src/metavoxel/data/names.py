@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from unicodedata import normalize
 
 _QUANTITIES_LISTED = """
@@ -82,6 +82,22 @@ def variable_name(column: str, taken: Container[str]) -> str:
             return name
     name = _slug(column)
     return next(f"{name}_{i}" for i in range(2, 10**6) if f"{name}_{i}" not in taken)
+
+
+def twins(name: str, others: Iterable[str]) -> list[str]:
+    """Those of the others that are the same name but for its case."""
+    return [other for other in others if other.casefold() == name.casefold() and other != name]
+
+
+def near_pair(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
+    """A name, and another that is the same but for its case, leading zeros and sub- before it."""
+    by_form = {_form(other): other for other in others}
+    return next(((name, by_form[_form(name)]) for name in names if _form(name) in by_form), None)
+
+
+def _form(name: str) -> str:
+    bare = re.sub(r"^(?:sub-)+", "", name.casefold())
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", bare)
 
 
 def _slug(text: str) -> str:
