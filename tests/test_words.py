@@ -24,7 +24,9 @@ def test_what_python_or_no_one_calls_a_number_is_none(text: str) -> None:
     assert number(text) is None
 
 
-@pytest.mark.parametrize("text", ["", "n/a", "NA", "N/A", "NULL", "nan", "NaN", "None", "<NA>"])
+@pytest.mark.parametrize(
+    "text", ["", "n/a", "NA", "N/A", "NULL", "nan", "NaN", "None", "<NA>", "NaT", "#VALUE!"]
+)
 def test_words_for_missing_values(text: str) -> None:
     assert is_missing(text)
 

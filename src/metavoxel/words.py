@@ -10,7 +10,8 @@ from unicodedata import normalize
 # Beside BIDS' own n/a and the empty cell: what spreadsheets, R, pandas and SPSS write.
 MISSING = frozenset(
     {"", "n/a", "na", "n.a.", "n.a", "#n/a", "<na>", "nan", "null", "none", "nil", ".", "?"}
-    | {"missing", "unknown", "not available", "not applicable"}
+    | {"missing", "unknown", "not available", "not applicable", "nat"}
+    | {"#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!"}  # a formula that failed
 )
 _IN_WORDS = frozenset({"none", "nil"})  # which a list of labels may well mean as it stands
 _LONGEST = 64  # characters of a number; 17 digits say all that a float holds

@@ -41,6 +41,24 @@ def test_quotes_do_not_swallow_rows(tmp_path: Path) -> None:
     assert [row.cells["note"] for row in read_table(path).rows] == ['"left', "right"]
 
 
+def test_quotes_around_a_cell_are_no_part_of_it(tmp_path: Path) -> None:
+    """As R writes text, and names of columns."""
+    text = '"participant_id"\t"age"\tnote\n"sub-01"\t"40"\t"a" or "b"\n"sub-02"\t""\t"\n'
+    table = read_table(_write(tmp_path, text))
+    assert table.columns == ("participant_id", "age", "note")
+    assert [[*row.cells.values()] for row in table.rows] == [
+        ["sub-01", "40", '"a" or "b"'],
+        ["sub-02", "", '"'],
+    ]
+
+
+def test_the_key_may_be_in_capitals(tmp_path: Path) -> None:
+    text = "PARTICIPANT_ID\tAGE\nsub-01\t40\nPARTICIPANT_ID\tAGE\n"
+    table = read_table(_write(tmp_path, text))
+    assert table.columns == ("participant_id", "AGE")
+    assert [row.cells["participant_id"] for row in table.rows] == ["sub-01"]
+
+
 def test_blank_lines_count_as_rows_of_the_file(tmp_path: Path) -> None:
     path = _write(tmp_path, "participant_id\tage\n\nsub-01\tforty\n")
     table = read_table(path)

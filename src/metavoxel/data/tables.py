@@ -66,11 +66,12 @@ def read_rows(path: Path, key: str = "participant_id") -> Table:
     """The same of a table in which a value of `key` may stand in several rows.
 
     A row without it, or a second header, is passed over, which the notes say; so are columns
-    without a name.
+    without a name. The case of `key` does not count, nor do quotes around a cell.
     """
     if not stands(path):
         raise MetaVoxelError(f"{path}: there is no such file; a BIDS dataset has one.")
-    header, *lines = read_lines(path)
+    first, *lines = ([_unquoted(cell) for cell in line] for line in read_lines(path))
+    header = _with_key(first, key)
     columns = _named_columns(path, header, key)
     rows, notes, nameless, unnamed = [], [], [], 0
     for at, line in enumerate(lines, start=2):
@@ -78,7 +79,7 @@ def read_rows(path: Path, key: str = "participant_id") -> Table:
             continue
         cells = _cells(path, at, header, line)
         unnamed += any(cell for name, cell in zip(header, line, strict=False) if not name)
-        no_row = is_missing(cells[key]) or cells[key] == key  # a second header
+        no_row = is_missing(cells[key]) or cells[key].casefold() == key  # a second header
         (nameless if no_row else rows).append(Row(at, cells))
     if nameless:
         at = nameless[0].number
@@ -141,13 +142,25 @@ def stands(path: Path) -> bool:
     return path.is_file() or is_dead_link(path)
 
 
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes that R and spreadsheets write around text."""
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1]
+    return cell[1:-1].strip() if quoted else cell
+
+
+def _with_key(header: Sequence[str], key: str) -> Sequence[str]:
+    """The header with `key` as it is written here, where one column has it in another case."""
+    same = [name for name in header if name.casefold() == key]
+    return [key if name in same else name for name in header] if len(same) == 1 else header
+
+
 def _named_columns(path: Path, header: Sequence[str], key: str) -> tuple[str, ...]:
     columns = tuple(name for name in header if name)
     if key not in columns:
         found = f" The columns are {', '.join(columns[:20])}." if len(columns) > 1 else ""
         raise MetaVoxelError(
-            f'{path}, row 1: there is no column "{key}". Write a header row, tabs between columns, '
-            f"no quotes.{found}"
+            f'{path}, row 1: there is no column "{key}". Write a header row, with tabs between '
+            f"columns.{found}"
         )
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:

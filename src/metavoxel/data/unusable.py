@@ -33,6 +33,16 @@ class _Way:
 
 _WAYS = (
     _Way(
+        re.compile(r"[−–﹣－][0-9]+(?:\.[0-9]+)?"),
+        "its numbers have a typographic minus sign",
+        "Write them with a hyphen (-)",
+    ),
+    _Way(
+        re.compile(r"[+-]?[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?"),  # of those that are no numbers
+        "its numbers are too large (3e38 is the most)",
+        "Write them in another unit",
+    ),
+    _Way(
         re.compile(r"[+-]?[0-9]{1,6},[0-9]{1,6}"),
         "its numbers have decimal commas",
         "Write them with a point",
@@ -89,10 +99,11 @@ def unusable(column: Column, cells: Sequence[Cell], numbers: Sequence[float]) ->
     if len(numbers) > len(cells) / 2 or (names & CODES and not names & QUANTITIES):
         return None
     few = 2 * len({cell.text for cell in cells}) <= len(cells)
+    words = [cell for cell in cells if cell_number(cell.text) is None]
     for way in _WAYS:
         if way.labels and few:
             continue
-        fitting = [cell for cell in cells if way.cells.fullmatch(cell.text)]
+        fitting = [cell for cell in words if way.cells.fullmatch(cell.text)]
         if 2 * (len(fitting) + len(numbers)) > len(cells) and 4 * len(fitting) >= len(cells):
             return f"{way.what}, such as {_quoted(fitting)} (row {fitting[0].row}). {way.mend}"
     return None
