@@ -9,6 +9,7 @@ import pytest
 
 from folders import AGE, SEX, noise, real, schema, write_bids, write_nifti
 from metavoxel.data.bids import Cohort, check_trainable, read_cohort, read_within
+from metavoxel.data.infer import infer
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Image, Schema
 
@@ -159,7 +160,57 @@ def test_a_table_with_a_row_per_session_is_read_as_visits(tmp_path: Path) -> Non
     rows = ["participant_id session_id age", "sub-01 ses-1 40", "sub-01 2 43", "sub-02 1 50"]
     cohort = read_cohort(write_bids(tmp_path, rows, TWO), SCHEMA)
     assert _ages(cohort) == {"sub-01_ses-1": 40, "sub-01_ses-2": 43, "sub-02_ses-1": 50}
-    assert any("a row per session" in w and "3 visits" in w for w in cohort.warnings)
+    assert any('column "session_id" makes visits of 3 rows' in w for w in cohort.warnings)
+
+
+@pytest.mark.parametrize("column", ["session_id", "SESSION_ID"])
+def test_a_session_names_the_visit_with_one_row_a_person_too(column: str, tmp_path: Path) -> None:
+    """What is not known of another visit is not known there; n/a is about the person."""
+    rows = [f"participant_id {column} age", "sub-01 ses-1 40", "sub-02 n/a 50"]
+    cohort = read_cohort(write_bids(tmp_path, rows, TWO), SCHEMA)
+    assert _ages(cohort) == {"sub-01_ses-1": 40, "sub-01_ses-2": None, "sub-02_ses-1": 50}
+    (said,) = (w for w in cohort.warnings if column in w)
+    assert "makes visits of 1 rows: their values are those of that visit alone" in said
+    assert not any(column in note for note in infer(tmp_path).notes)
+
+
+def test_visits_that_no_scan_has_are_refused_with_a_near_pair(tmp_path: Path) -> None:
+    scans = ["sub-01_ses-01_T1w", "sub-02_ses-M00_T1w"]
+    rows = [HEADER, "sub-01 40", "sub-02 50"]
+    sessions = {"sub-01/sub-01_sessions.tsv": "session_id\tage\n1\t40\n"}
+    root = write_bids(tmp_path / "a", rows, scans, texts=sessions)
+    pair = "Make the names agree, such as sub-01_ses-1 and sub-01_ses-01"
+    with pytest.raises(MetaVoxelError, match=f"name 1 visits.*among the 2 scanned ones.*{pair}"):
+        read_cohort(root, SCHEMA)
+    rows = ["participant_id session_id age", "sub-02 m00 40"]
+    with pytest.raises(MetaVoxelError, match="such as sub-02_ses-m00 and sub-02_ses-M00"):
+        read_cohort(write_bids(tmp_path / "b", rows, scans), SCHEMA)
+    with pytest.raises(MetaVoxelError, match=r"Those name no session \(ses-\)"):
+        read_cohort(write_bids(tmp_path / "c", rows, ["sub-02_T1w"]), SCHEMA)
+
+
+def test_of_names_that_do_not_match_a_near_pair_is_told(tmp_path: Path) -> None:
+    rows = ["participant_id session_id age", "sub-01 1 40", "sub-01 ses-1 43", "sub-2 ses-1 50"]
+    rows[1] = "sub-01 02 40"
+    warnings = read_cohort(write_bids(tmp_path, rows, TWO), SCHEMA).warnings
+    assert any("(such as sub-01_ses-02; is sub-01_ses-2 meant?)" in w for w in warnings)
+    assert any(
+        "1 participants have no scan (such as sub-2; is sub-02 meant?)" in w for w in warnings
+    )
+    with pytest.raises(MetaVoxelError, match="Make the names agree, such as sub-2 and sub-02"):
+        read_cohort(write_bids(tmp_path, [HEADER, "2 50"], TWO), SCHEMA)
+
+
+def test_without_participants_the_images_and_the_sessions_are_read(tmp_path: Path) -> None:
+    """BIDS only recommends participants.tsv. Two folders down: none of another test is above."""
+    root = write_bids(tmp_path / "a" / "b" / "c", None, TWO)
+    cohort = read_cohort(root, schema())
+    assert len(_names(cohort)) == 3
+    (note,) = cohort.warnings
+    assert "there is no participants.tsv" in note
+    write_bids(root, None, [], texts={"sub-02/sub-02_sessions.tsv": "session_id\tage\n1\t40\n"})
+    assert _ages(read_cohort(root, SCHEMA))["sub-02_ses-1"] == 40
+    assert "there is no participants.tsv" in "".join(infer(root).notes + cohort.warnings)
 
 
 @pytest.mark.parametrize(

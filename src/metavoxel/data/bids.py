@@ -6,19 +6,20 @@ row without a scan and a scan without a row are both records, with what they hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from metavoxel.data.description import DESCRIPTION, read_description
+from metavoxel.data.names import near_pair
 from metavoxel.data.quality import QC_TABLE, failed_scans
 from metavoxel.data.records import Record
 from metavoxel.data.remarks import remarks
 from metavoxel.data.scans import Scans, choose, find_scans
 from metavoxel.data.tables import BadCell, stands
-from metavoxel.data.visits import Line, Tables, Told, Values, Visit, read_tables, told
+from metavoxel.data.visits import Line, Tables, Told, Values, Visit, no_table, read_tables, told
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Schema
 
@@ -83,7 +84,9 @@ def read_whole(root: Path, schema: Schema) -> tuple[Cohort, list[str]]:
 
 def tables_of(root: Path) -> Tables:
     """The tables of a dataset, or of the one that a derivative came from."""
-    participants = participants_file(root)
+    participants = _participants_file(root)
+    if participants is None:
+        return read_tables(root / "participants.tsv", tuple(_datasets(root)))
     return read_tables(participants, (root, participants.parent))
 
 
@@ -92,7 +95,9 @@ def _read(root: Path, schema: Schema) -> tuple[Cohort, Sequence[tuple[Line, BadC
     tables = tables_of(root)
     tables.check_columns(schema)
     said = told(tables, schema)
-    scans, warnings = _without_failed(find_scans(root), schema, root)
+    found = find_scans(root)
+    _check_visits(tables, found)
+    scans, warnings = _without_failed(found, schema, root)
     warnings += scans.unreachable({image.suffix for image in schema.images.values()})
     visits: dict[Visit, dict[str, Path]] = {}
     for v, image in schema.images.items():
@@ -101,11 +106,12 @@ def _read(root: Path, schema: Schema) -> tuple[Cohort, Sequence[tuple[Line, BadC
         for scan in chosen:
             visits.setdefault((scan.subject, scan.session), {})[v] = scan.path
     listed = dict.fromkeys(line.subject for line in tables.lines)
-    warnings += _unmatched(tables.path, listed, visits)
+    if stands(tables.path):
+        warnings += _unmatched(tables.path, listed, visits)
     unseen = [visit for visit in said.visits if said.visits[visit] and visit not in visits]
     if unseen:
-        first = Record(*unseen[0], {}).id
-        warnings.append(f"{len(unseen)} visits of the tables have no scan (such as {first}).")
+        such = _such(_ids(unseen), _ids(visits))
+        warnings.append(f"{len(unseen)} visits of the tables have no scan ({such}).")
     visits |= {visit: {} for visit in unseen}
     visited = {subject for subject, _ in visits}
     visits |= {(subject, None): {} for subject in listed if subject not in visited}
@@ -130,17 +136,46 @@ def _unmatched(path: Path, listed: Collection[str], visits: Mapping[Visit, objec
     if scanned and listed and not scanned & {*listed}:
         raise MetaVoxelError(
             f"{path}: none of its {len(listed)} participants has a scan, and none of the "
-            f"{len(scanned)} scanned subjects (such as {min(scanned)}) has a row. Make the names "
-            "agree."
+            f"{len(scanned)} scanned subjects (such as {min(scanned)}) has a row. "
+            f"{_agree(listed, scanned)}"
         )
     alone = [s for s in listed if s not in scanned]
     unlisted = sorted(scanned - {*listed})
     notes = []
     if alone:
-        notes.append(f"{len(alone)} participants have no scan (such as {alone[0]}).")
+        notes.append(f"{len(alone)} participants have no scan ({_such(alone, unlisted)}).")
     if unlisted:
         notes.append(f"{len(unlisted)} scanned subjects have no row (such as {unlisted[0]}).")
     return notes
+
+
+def _check_visits(tables: Tables, scans: Scans) -> None:
+    """Refuse tables that name visits of which none was scanned. Raises MetaVoxelError."""
+    named = _ids(line.visit for line in tables.lines if line.session is not None)
+    scanned = _ids((f.subject, f.session) for f in (*scans.files, *scans.dead))
+    if named and scanned and not {*named} & {*scanned}:
+        mend = _agree(named, scanned)
+        if not any(f.session for f in scans.files):
+            mend = "Those name no session (ses-): add it to them, or take it out of the tables."
+        raise MetaVoxelError(
+            f"{tables.path.parent}: its tables name {len(named)} visits (such as {named[0]}), and "
+            f"none is among the {len(scanned)} scanned ones (such as {scanned[0]}). {mend}"
+        )
+
+
+def _ids(visits: Iterable[Visit]) -> list[str]:
+    return list(dict.fromkeys(Record(*visit).id for visit in visits))
+
+
+def _such(names: Sequence[str], others: Iterable[str]) -> str:
+    """A name that is not among the others, with the other that it may stand for."""
+    pair = near_pair(names, others)
+    return f"such as {names[0]}" if pair is None else f"such as {pair[0]}; is {pair[1]} meant?"
+
+
+def _agree(names: Iterable[str], others: Iterable[str]) -> str:
+    pair = near_pair(names, others)
+    return f"Make the names agree{'' if pair is None else f', such as {pair[0]} and {pair[1]}'}."
 
 
 def check_trainable(cohort: Cohort) -> None:
@@ -166,15 +201,17 @@ def participants_file(root: Path) -> Path:
 
     That one lies above it, or is a link of its dataset_description.json.
     """
+    path = _participants_file(root)
+    if path is None:
+        raise MetaVoxelError(no_table(root / "participants.tsv"))
+    return path
+
+
+def _participants_file(root: Path) -> Path | None:
     if not root.is_dir():
         raise MetaVoxelError(f"{root}: there is no such folder. Give a BIDS dataset.")
-    for folder in _datasets(root):
-        if stands(folder / "participants.tsv"):
-            return folder / "participants.tsv"
-    raise MetaVoxelError(
-        f"{root}: there is no participants.tsv, here or in the dataset it came from. Write one "
-        "with a participant_id column and a column per variable."
-    )
+    paths = (folder / "participants.tsv" for folder in _datasets(root))
+    return next((path for path in paths if stands(path)), None)
 
 
 def _datasets(root: Path) -> Iterator[Path]:

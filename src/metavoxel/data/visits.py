@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metavoxel.data.names import twins
 from metavoxel.data.tables import BadCell, Row, Table, read_rows, read_table, stands, value_of
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.json import read_object
@@ -16,7 +17,8 @@ from metavoxel.words import is_missing
 
 Visit = tuple[str, str | None]  # subject and session
 Values = dict[str, float | str]
-_SESSION_COLUMNS = ("session_id", "session", "ses")
+_SESSION = "session_id"
+_SESSION_COLUMNS = (_SESSION, "session", "ses")  # the others only where people have several rows
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,51 @@ class Tables:
             if column in line.row.cells:
                 yield line, line.row.cells[column]
 
-    def check_columns(self, schema: Schema) -> None:
-        """Refuse a schema that names a column nobody has. Raises MetaVoxelError."""
+    def absent(self, schema: Schema) -> list[str]:
+        """A sentence for every scalar of a schema whose column nobody has."""
+        sentences = []
         for v, kind in schema.scalars.items():
             column = kind.column or v
-            if column not in self.columns:
-                named = "" if kind.column is None else f', which the schema names for "{v}"'
-                raise MetaVoxelError(
-                    f'{self.path}: there is no column "{column}"{named}; the columns are '
-                    f"{', '.join(self.columns) or 'none'}. Correct the schema or the table."
-                )
+            if column in self.columns:
+                continue
+            named = "" if kind.column is None else f', which the schema names for "{v}"'
+            same = twins(column, self.columns)
+            mend = "Correct the schema or the table."
+            if same:
+                mend = f'Only the case differs from "{same[0]}": write column: {same[0]}.'
+            sentences.append(
+                f'{self.path}: there is no column "{column}"{named}; the columns are '
+                f"{', '.join(self.columns) or 'none'}. {mend}"
+            )
+        return sentences
+
+    def check_columns(self, schema: Schema) -> None:
+        """Refuse a schema that names a column nobody has. Raises MetaVoxelError."""
+        for sentence in self.absent(schema):
+            self.check_here()
+            raise MetaVoxelError(sentence)
+
+    def check_here(self) -> None:
+        """Refuse a dataset without participants.tsv. Raises MetaVoxelError."""
+        if not stands(self.path):
+            raise MetaVoxelError(no_table(self.path))
+
+
+def no_table(path: Path) -> str:
+    """What is to be said of a dataset without participants.tsv."""
+    return (
+        f"{path.parent}: there is no participants.tsv, here or in the dataset it came from. Write "
+        "one with a participant_id column and a column per variable."
+    )
 
 
 def read_tables(participants: Path, places: Sequence[Path]) -> Tables:
     """Read participants.tsv, and the sessions of every subject from the first place that has them.
 
-    A participants.tsv with a row per session is read as visits, which the notes say. Raises
-    MetaVoxelError naming file and row.
+    Rows of participants.tsv that name a session are read as visits, which the notes say; so they do
+    that there is no such file. Raises MetaVoxelError naming file and row.
     """
-    table = read_rows(participants)
+    table = read_rows(participants) if stands(participants) else _nobody(participants)
     lines, session = _participants(table)
     passed = list(table.notes)
     described = dict(table.described)
@@ -94,27 +122,34 @@ def read_tables(participants: Path, places: Sequence[Path]) -> Tables:
                 passed.append(f"{path}: it is left out, since its folder is another subject's.")
         if stands(place / "sessions.json"):  # which describes those of every subject
             described = {**read_object(place / "sessions.json"), **described}
-    if session is not None:
+    visits = sum(line.session is not None for line in lines)
+    if visits:
         passed.append(
-            f'{table.path}: it has a row per session (column "{session}") and is read as '
-            f"{len(lines)} visits. BIDS puts them into sub-XX/sub-XX_sessions.tsv."
+            f'{table.path}: column "{session}" makes visits of {visits} rows: their values are '
+            "those of that visit alone. BIDS puts them into sub-XX/sub-XX_sessions.tsv."
         )
     for subject, path in sorted(paths.items()):
-        sessions = read_table(path, key="session_id")
-        own = [Line(subject, _session(r.cells["session_id"]), sessions, r) for r in sessions.rows]
+        sessions = read_table(path, key=_SESSION)
+        own = [Line(subject, _session(r.cells[_SESSION]), sessions, r) for r in sessions.rows]
         _check_apart(own)
         lines += own
         passed += sessions.notes
         described = {**sessions.described, **described}
-    keys = {"participant_id", *([session] if session else []), *(["session_id"] if paths else [])}
+    keys = {"participant_id", *([session] if session else []), *([_SESSION] if paths else [])}
     return Tables(table, tuple(lines), described, frozenset(keys), tuple(passed))
 
 
+def _nobody(path: Path) -> Table:
+    return Table(path, ("participant_id",), (), {}, (no_table(path),))
+
+
 def _participants(table: Table) -> tuple[list[Line], str | None]:
-    """The lines of participants.tsv, and the column of its sessions, if it has a row for each."""
+    """The lines of participants.tsv, and the column that names their sessions, if there is one."""
     names = [_subject(row.cells["participant_id"]) for row in table.rows]
     repeated = len(set(names)) < len(names)
-    session = next((c for c in _SESSION_COLUMNS if repeated and c in table.columns), None)
+    naming = _SESSION_COLUMNS if repeated else (_SESSION,)
+    columns = {column.casefold(): column for column in table.columns}
+    session = next((columns[name] for name in naming if name in columns), None)
     lines = [
         Line(subject, session and _session(row.cells[session]), table, row)
         for subject, row in zip(names, table.rows, strict=True)

@@ -100,6 +100,7 @@ def _present(bids: Path, schema: Schema) -> Schema:
     tables = tables_of(Path(bids))
     scalars = {v: k for v, k in schema.scalars.items() if (k.column or v) in tables.columns}
     if not scalars:
+        tables.check_here()
         wanted = ", ".join(kind.column or v for v, kind in schema.scalars.items())
         raise MetaVoxelError(
             f"{tables.path}: it has none of the model's columns {wanted}, so there is no truth to "
