@@ -61,7 +61,7 @@ def schema(
     ] = None,
 ) -> None:
     """Infer the schema of a BIDS folder and print it as YAML, to edit; or check one against it."""
-    from metavoxel.data.check import bad_cells, notes_on, schema_in
+    from metavoxel.data.check import bearable, notes_on, schema_in, unfit
     from metavoxel.data.infer import infer
 
     if check is None:
@@ -72,11 +72,16 @@ def schema(
         sys.stdout.buffer.write(inferred.schema.to_yaml(inferred.reasons).encode())  # as YAML is
         sys.stdout.flush()
         return
-    bad = bad_cells(bids, schema_in(check))
-    sys.stdout.writelines(f"{sentence}\n" for sentence in bad[:20])
-    if bad:
-        listed = "" if len(bad) <= 20 else " (the first 20 are listed)"
-        raise MetaVoxelError(f"{check} cannot take {len(bad)} cells of {bids}{listed}.")
+    wanted = schema_in(check)
+    found = unfit(bids, wanted)
+    if check.is_dir():
+        found, notes = bearable(found, wanted)
+        for note in notes:
+            warn(note)
+    sys.stdout.writelines(f"{sentence}\n" for sentence in [*found.absent, *found.bad[:20]])
+    if found.absent or found.bad:
+        listed = "" if len(found.bad) <= 20 else " (the first 20 are listed)"
+        raise MetaVoxelError(f"{check} does not fit {bids}: {found}{listed}.")
     console.print(f"{escape(str(bids))}: its tables fit {escape(str(check))}")
 
 

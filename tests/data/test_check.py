@@ -1,4 +1,4 @@
-"""metavoxel schema --check: every cell that a schema cannot take, at once."""
+"""metavoxel schema --check: every column and cell that a schema cannot take, at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from folders import write_bids
 from metavoxel.cli import app
-from metavoxel.data.check import bad_cells, notes_on, schema_in
+from metavoxel.data.check import notes_on, schema_in, unfit
 from metavoxel.data.infer import infer_schema
 from metavoxel.errors import MetaVoxelError
 from metavoxel.model_files import FORMAT
@@ -36,7 +36,7 @@ def test_all_bad_cells_are_listed_with_their_place(
     schema_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_bids(tmp_path / "bids", ROWS, ["sub-1_T1w"])
-    with pytest.raises(MetaVoxelError, match=r"schema\.yaml cannot take 3 cells of .*bids\."):
+    with pytest.raises(MetaVoxelError, match=r"schema\.yaml does not fit .*bids: 3 bad cells\."):
         _check(root, schema_file)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(", ")[2].partition(":")[0] for line in lines] == [
@@ -51,7 +51,7 @@ def test_of_many_twenty_are_listed(
 ) -> None:
     rows = ["participant_id age sex", *(f"sub-{i} x F" for i in range(30))]
     root = write_bids(tmp_path / "bids", rows, ["sub-1_T1w"])
-    with pytest.raises(MetaVoxelError, match=r"30 cells .* first 20 are listed"):
+    with pytest.raises(MetaVoxelError, match=r"30 bad cells .*first 20 are listed"):
         _check(root, schema_file)
     assert len(capsys.readouterr().out.splitlines()) == 20
 
@@ -67,7 +67,7 @@ def test_a_table_that_fits_is_said_to(
 def test_cells_of_sessions_are_checked_too(schema_file: Path, tmp_path: Path) -> None:
     texts = {"sub-1/sub-1_sessions.tsv": "session_id\tage\nses-1\told\n"}
     root = write_bids(tmp_path / "bids", ROWS[:2], ["sub-1_T1w"], texts=texts)
-    (bad,) = bad_cells(root, schema_in(schema_file))
+    (bad,) = unfit(root, schema_in(schema_file)).bad
     assert 'sub-1_sessions.tsv, row 2, column "age": "old" is not a number' in bad
 
 
@@ -86,6 +86,32 @@ def test_a_model_folder_holds_its_schema(schema_file: Path, tmp_path: Path) -> N
     text = json.dumps({"format": FORMAT, **schema.model_dump(mode="json")})
     (tmp_path / "model" / "schema.json").write_text(text)
     assert schema_in(tmp_path / "model") == schema
+
+
+def test_all_absent_columns_are_listed_before_the_cells(
+    schema_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema_file.write_text(TEXT + "  iq: {kind: continuous, column: IQ total}\n")
+    rows = ["participant_id AGE sex", "sub-1 40 X"]
+    root = write_bids(tmp_path / "bids", rows, ["sub-1_T1w"])
+    with pytest.raises(MetaVoxelError, match=r"2 absent columns, 1 bad cell\."):
+        _check(root, schema_file)
+    age, iq, cell = capsys.readouterr().out.splitlines()
+    assert 'no column "age", but one "AGE". Write column: AGE in the schema, or age in the' in age
+    assert 'no column "IQ total", which the schema names for "iq"; the columns are AGE, sex' in iq
+    assert '"X" is not one of F, M' in cell
+
+
+def test_a_cohort_may_lack_columns_of_a_model(schema_file: Path, tmp_path: Path) -> None:
+    """As evaluate takes it; not all of them."""
+    model = tmp_path / "model"
+    model.mkdir()
+    text = json.dumps({"format": FORMAT, **schema_in(schema_file).model_dump(mode="json")})
+    (model / "schema.json").write_text(text)
+    _check(write_bids(tmp_path / "a", ["participant_id sex", "sub-1 F"], ["sub-1_T1w"]), model)
+    root = write_bids(tmp_path / "b", ["participant_id x", "sub-1 F"], ["sub-1_T1w"])
+    with pytest.raises(MetaVoxelError, match="2 absent columns"):
+        _check(root, model)
 
 
 def test_what_reading_would_say_is_said_with_the_schema(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from metavoxel.data.bids import read_whole, tables_of
@@ -29,11 +30,33 @@ def schema_in(path: Path) -> Schema:
     return parse_schema(data["schema"], f"{path}, schema")
 
 
-def bad_cells(root: Path, schema: Schema) -> list[str]:
-    """A sentence for every cell of a dataset's tables that the schema cannot take, row by row."""
+@dataclass(frozen=True)
+class Unfit:
+    """What of a dataset's tables a schema cannot take: a sentence for each `absent` column, and for
+    each cell that is `bad`, row by row."""
+
+    absent: list[str]
+    bad: list[str]
+
+    def __str__(self) -> str:
+        parts = {"absent column": len(self.absent), "bad cell": len(self.bad)}
+        return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in parts.items() if n)
+
+
+def unfit(root: Path, schema: Schema) -> Unfit:
+    """Everything of a dataset's tables that the schema cannot take. Raises MetaVoxelError."""
     tables = tables_of(Path(root))
-    tables.check_columns(schema)
-    return [cell.sentence for _, cell in told(tables, schema).bad]
+    absent = tables.absent(schema)
+    if absent:
+        tables.check_here()
+    return Unfit(absent, [cell.sentence for _, cell in told(tables, schema).bad])
+
+
+def bearable(found: Unfit, schema: Schema) -> tuple[Unfit, list[str]]:
+    """The same for a model's schema: columns may be absent, unless all are; and a note for each."""
+    if len(found.absent) == len(schema.scalars):
+        return found, []
+    return Unfit([], found.bad), [f"{note} evaluate leaves it out." for note in found.absent]
 
 
 def notes_on(root: Path, schema: Schema) -> list[str]:

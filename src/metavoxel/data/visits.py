@@ -19,6 +19,7 @@ Visit = tuple[str, str | None]  # subject and session
 Values = dict[str, float | str]
 _SESSION = "session_id"
 _SESSION_COLUMNS = (_SESSION, "session", "ses")  # the others only where people have several rows
+_NAMED = 20  # of many columns, these are named
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class Tables:
                 continue
             named = "" if kind.column is None else f', which the schema names for "{v}"'
             same = twins(column, self.columns)
-            mend = "Correct the schema or the table."
+            listed = ", ".join(self.columns[:_NAMED]) or "none"
+            more = ", and others" if len(self.columns) > _NAMED else ""
+            hint = f"; the columns are {listed}{more}. Correct the schema or the table."
             if same:
-                mend = f'Only the case differs from "{same[0]}": write column: {same[0]}.'
-            sentences.append(
-                f'{self.path}: there is no column "{column}"{named}; the columns are '
-                f"{', '.join(self.columns) or 'none'}. {mend}"
-            )
+                hint = (
+                    f', but one "{same[0]}". Write column: {same[0]} in the schema, or {column} in '
+                    "the table."
+                )
+            sentences.append(f'{self.path}: there is no column "{column}"{named}{hint}')
         return sentences
 
     def check_columns(self, schema: Schema) -> None:
