@@ -319,6 +319,46 @@ def test_what_is_no_mask_is_one_to_nobody(case: str, scanned: Path, tmp_path: Pa
             read()
 
 
+@pytest.mark.parametrize("variable", [SMALL, FLAT])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+@pytest.mark.parametrize("sides", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
+def test_a_grid_is_the_same_whichever_way_its_axes_run(
+    variable: Image, order: tuple[int, ...], sides: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Oblique, exchanged, mirrored, and shifted by what rounding does."""
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    affine = _affine(turn * 2, (16, 17, 1), np.array([3.0, 4, 5]))
+    labels = np.zeros((16, 17, 18 if variable is SMALL else 1), np.uint8)
+    labels[4:8, 5:9] = 1
+    scan = read_scan(write_nifti(tmp_path / "x.nii.gz", noise(*labels.shape), affine), variable)
+    orientation = [*zip(order, sides, strict=True)]
+    turned = nib.Nifti1Image(labels, affine).as_reoriented(orientation)
+    moved = np.asarray(turned.affine) + 0.01 * np.eye(4, k=3)
+    there = write_nifti(tmp_path / "there.nii.gz", np.asarray(turned.dataobj), moved)
+    here = write_nifti(tmp_path / "here.nii.gz", labels, affine)
+    found = read_mask(there, variable, scan)
+    np.testing.assert_array_equal(found, read_mask(here, variable, scan))
+    if variable is SMALL:
+        np.testing.assert_array_equal(read_volume_mask(there, scan.source), labels > 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "moved", "told"),
+    [
+        (15, 0, "along the scan's axes it has 15x16x16 voxels, the scan 16x16x16"),
+        (16, 0.03, r"their corners lie up to 0\.03 mm apart"),
+        (16, 5, "their corners lie up to 5 mm apart"),
+    ],
+)
+def test_what_tells_two_grids_apart_is_said(
+    length: int, moved: float, told: str, scanned: Path, tmp_path: Path
+) -> None:
+    affine = np.diag([2.0, 2, 2, 1]) + moved * np.eye(4, k=3)
+    path = write_nifti(tmp_path / "mask.nii.gz", LESION[:length].astype(np.uint8), affine)
+    with pytest.raises(MetaVoxelError, match=told):
+        read_mask(path, SMALL, read_scan(scanned, SMALL))
+
+
 def test_a_mask_that_leaves_nothing_or_marks_nothing_is_refused(
     scanned: Path, tmp_path: Path
 ) -> None:

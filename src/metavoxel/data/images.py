@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from metavoxel.schema import Image
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
 _TOUCHED = 0.1  # share of a voxel's neighbourhood that a mask must cover to count
 _VOLUME = Image(shape=(1, 1, 1), spacing=(1, 1, 1))
+_ROUNDING = 0.01  # of a voxel, that the corners of one grid may be apart in two files
 _WHOLE = 1e-3  # how far a label may be from a whole number: a file's scaling rounds
 _FLAT = 1e-3  # sine of the least angle between the axes of a 2D image, seen from above
 
@@ -104,14 +106,13 @@ def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
     if path.suffix.lower() in (".jpg", ".jpeg"):
         raise MetaVoxelError(f"{path}: JPEG blurs the edges of a mask. Save it as PNG.")
     voxels, source = _load(path, variable.model_copy(update={"channels": 1}))
-    _check_same_grid(path, source, scan.source)
-    found = marked(voxels[0], path)
+    found = marked(_on_grid_of(scan.source, voxels[0], source, path), path)
     if found.all():
         raise MetaVoxelError(
             f"{path}: every voxel is marked, so that nothing of the image is left to go by. Mark "
             "only what is to be filled."
         )
-    touched = resample(found.astype(np.float32), source, scan.grid) > _TOUCHED
+    touched = resample(found.astype(np.float32), scan.source, scan.grid) > _TOUCHED
     if not touched.any():
         raise MetaVoxelError(
             f"{path}: nothing of what it marks lies on the model's grid, or all of it is much "
@@ -126,9 +127,8 @@ def read_volume_mask(path: Path, grid: Grid) -> np.ndarray:
     Raises MetaVoxelError as `read_mask`.
     """
     path = Path(path)
-    voxels, there = _upright(*_load(path, _VOLUME))
-    _check_same_grid(path, there, grid)
-    return marked(voxels, path)
+    voxels, there = _load(path, _VOLUME)
+    return marked(_on_grid_of(grid, voxels[0], there, path), path)
 
 
 def marked(mask: np.ndarray, name: Path | str) -> np.ndarray:
@@ -268,12 +268,32 @@ def _upright(voxels: np.ndarray, source: Grid) -> tuple[np.ndarray, Grid]:
     return np.asarray(image.dataobj), Grid(image.shape, np.asarray(image.affine))
 
 
-def _check_same_grid(path: Path, mask: Grid, scan: Grid) -> None:
-    if mask.shape != scan.shape or not np.allclose(mask.affine, scan.affine, atol=1e-3):
+def _on_grid_of(scan: Grid, mask: np.ndarray, there: Grid, path: Path) -> np.ndarray:
+    """The voxels of a mask that lies `there`, in the order of the scan's axes.
+
+    Raises MetaVoxelError unless both are one grid, whichever way its axes run.
+    """
+    image = nib.Nifti1Image(mask.reshape((*mask.shape, 1)[:3]), there.affine)
+    orientation: Any = nib.io_orientation(np.linalg.inv(scan.affine) @ there.affine)
+    turned = image.as_reoriented(orientation)
+    differ = _difference(Grid(turned.shape[: mask.ndim], np.asarray(turned.affine)), scan)
+    if differ:
         raise MetaVoxelError(
-            f"{path}: the mask does not lie on the scan's grid (shape {list(mask.shape)}; the scan "
-            f"has {list(scan.shape)}, or another affine). Resample it to the scan."
+            f"{path}: the mask does not lie on the scan's grid ({differ}). Resample it to the scan."
         )
+    return np.asarray(turned.dataobj).reshape(scan.shape)
+
+
+def _difference(mask: Grid, scan: Grid) -> str | None:
+    """What tells two grids apart, whose axes run alike; None: nothing but rounding."""
+    if mask.shape != scan.shape:
+        shapes = ["x".join(map(str, grid.shape)) for grid in (mask, scan)]
+        return f"along the scan's axes it has {shapes[0]} voxels, the scan {shapes[1]}"
+    ends = np.array([*np.ndindex(2, 2, 2)]) * ((*scan.shape, 1)[:3] - np.ones(3))
+    apart = (mask.affine - scan.affine) @ np.c_[ends, np.ones(8)].T  # (4, 8), mm
+    if np.abs(np.linalg.inv(scan.affine) @ apart).max() <= _ROUNDING:
+        return None
+    return f"their corners lie up to {np.linalg.norm(apart, axis=0).max():.4g} mm apart"
 
 
 def _check_finite(voxels: np.ndarray, name: Path | str) -> None:
