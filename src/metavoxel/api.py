@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metavoxel.data.images import Grid, Scan, marked, read_mask, read_scan
+from metavoxel.data.images import Grid, Scan, marked, read_marks, read_scan, resample, touched
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import label_indices
 from metavoxel.errors import MetaVoxelError
@@ -132,13 +132,13 @@ class Model:
         samples, seed = check_samples(samples, least=1), check_seed(seed)
         check_memory(samples, self.schema.images[name])
         scan, kind = self._scan(name, image), self.schema.images[name]
-        masked = _mask(mask, kind, scan)
+        masked, marks = _mask(mask, kind, scan)
         query = Query((name,), dict(given or {})).check(self.schema)
         known = self._known(query.given, self._scans(query.given))
         sampling = self._settings({"resamplings": RESAMPLINGS, **settings})
         voxels = torch.from_numpy(scan.array)
         filled = inpaint(self.network, name, voxels, masked, known, samples, seed, sampling)
-        return ImageAnswer(filled.numpy(), scan.grid, scan.source)
+        return ImageAnswer(filled.numpy(), scan.grid, scan, marks)
 
     def counterfactual(
         self,
@@ -180,7 +180,7 @@ class Model:
             known |= {v: x if x.ndim == 1 else x.argmax(-1) for v, x in read.point.items()}
         after = self._known(changed, {})
         out = counterfactual(self.network, name, image, known, after, sampling)
-        return ImageAnswer(out.numpy(), scan.grid, scan.source)
+        return ImageAnswer(out.numpy(), scan.grid, scan)
 
     def _settings(self, changes: Mapping[str, Any]) -> SamplingConfig:
         unknown = [k for k in changes if k not in SamplingConfig.model_fields]
@@ -246,7 +246,7 @@ class Model:
                 f"{array.max():.4g}]. Scale it as the training images were."
             )
         grid = self.grid(name)
-        return Scan(array, grid, grid)
+        return Scan(array, grid, grid, array)
 
     def _check_preparation(self, name: str, path: Path, scan: Scan) -> None:
         try:
@@ -334,22 +334,30 @@ def _check_changed(factual: Mapping[str, Any], changed: Mapping[str, Any]) -> No
         raise MetaVoxelError(f"{said} is what is given already. Set another value.")
 
 
-def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> Tensor:
+def _mask(mask: str | Path | np.ndarray, kind: Image, scan: Scan) -> tuple[Tensor, np.ndarray]:
+    """What is to be filled, on the model's grid and on that of the scan's file."""
     if isinstance(mask, str | Path):
-        masked = read_mask(file_path(mask), kind, scan)
+        marks = read_marks(file_path(mask), kind, scan)
+        masked = touched(marks, scan, file_path(mask))
     else:
-        marks = np.asarray(mask)
-        if marks.dtype.kind not in "biuf":
-            raise MetaVoxelError("The mask must hold numbers: 1 where to fill, and 0 elsewhere.")
-        masked = marked(marks.astype(np.float32), "The mask")
-    if masked.shape != tuple(kind.shape):
-        raise MetaVoxelError(
-            f"The mask has shape {list(masked.shape)}; this model's grid is {list(kind.shape)}."
-        )
+        masked = _masked(np.asarray(mask), kind)
+        marks = resample(masked.astype(np.float32), scan.grid, scan.source) > 0.5
     if masked.all() or not masked.any():
         which = "every voxel" if masked.all() else "no voxel"
         raise MetaVoxelError(
             f"The mask marks {which} of the model's grid. Mark those that are to be filled with 1, "
             "and no others."
         )
-    return torch.from_numpy(masked)
+    return torch.from_numpy(masked), marks
+
+
+def _masked(mask: np.ndarray, kind: Image) -> np.ndarray:
+    """What a mask on the model's grid marks."""
+    if mask.dtype.kind not in "biuf":
+        raise MetaVoxelError("The mask must hold numbers: 1 where to fill, and 0 elsewhere.")
+    masked = marked(mask.astype(np.float32), "The mask")
+    if masked.shape != tuple(kind.shape):
+        raise MetaVoxelError(
+            f"The mask has shape {list(masked.shape)}; this model's grid is {list(kind.shape)}."
+        )
+    return masked

@@ -18,7 +18,7 @@ from metavoxel.data.images import (
     read_mask,
     read_scan,
     read_volume_mask,
-    to_source,
+    to_file,
     write_image,
 )
 from metavoxel.errors import MetaVoxelError
@@ -76,7 +76,7 @@ def test_a_blob_returns_to_its_place_in_the_file(
     """Back on the file's own shape, orientation and affine, at the voxels where it was."""
     path, at, affine = placed
     scan = read_scan(path, MODEL)
-    back = to_source(scan.array, scan.grid, scan.source)[0]
+    back = to_file(scan.array, scan)[0]
     original: np.ndarray = nib.load(path).get_fdata()  # type: ignore[attr-defined]
     assert back.shape == original.shape
     assert np.allclose(scan.source.affine, affine, atol=1e-4)
@@ -140,7 +140,19 @@ def test_a_picture_is_read_by_rows_and_columns(tmp_path: Path) -> None:
     assert scan.source.shape == (32, 48)
     assert scan.array[0, :3, :3].min() > 0.8
     assert scan.array[0, 5:-1, 5:-1].max() < 0.2
-    assert to_source(scan.array, scan.grid, scan.source).shape == (1, 32, 48)
+    assert to_file(scan.array, scan).shape == (1, 32, 48)
+
+
+def test_a_picture_is_filled_in_its_own_greys(tmp_path: Path) -> None:
+    pixels = (noise(32, 48) * 180).astype(np.uint8)
+    scan = read_scan(write_png(tmp_path / "x.png", pixels), FLAT)
+    marks = np.zeros((32, 48), bool)
+    marks[:8] = True
+    write_image(to_file(np.ones_like(scan.array), scan, marks), scan.source, tmp_path / "y.png")
+    filled = np.asarray(Picture.open(tmp_path / "y.png"))
+    np.testing.assert_array_equal(filled[~marks], pixels[~marks])
+    assert (filled[2:7, 2:-2] == np.round(scan.unit * 255)).all()
+    assert abs(scan.unit * 255 - 179) < 15  # the brightest on the coarser grid, in the file's greys
 
 
 def test_colours_are_channels_or_grey(tmp_path: Path) -> None:
@@ -251,7 +263,7 @@ def test_a_raw_scan_and_its_registered_brain_both_read() -> None:
     raw = next(iter(sorted(real("ixi").glob("sub-*/anat/*_T1w.nii.gz"))))
     scan = read_scan(raw, Image(shape=(48, 60, 60), spacing=(4, 4, 4)))
     assert scan.source.shape == (120, 120, 90)  # stored as PSR, and kept so
-    assert to_source(scan.array, scan.grid, scan.source).shape == (1, 120, 120, 90)
+    assert to_file(scan.array, scan).shape == (1, 120, 120, 90)
     brain = next(iter(sorted(real("ixi/derivatives/brain").glob("sub-*/anat/*.nii.gz"))))
     array = read_scan(brain, Image(shape=(40, 48, 40), spacing=(4, 4, 4))).array
     assert 0.2 < (array > 0.1).mean() < 0.5

@@ -49,11 +49,17 @@ class Grid:
 @dataclass(frozen=True, eq=False)
 class Scan:
     """An image on the schema's grid: `array` (channels, *grid) float32 in [0, 1]; `source` is the
-    grid of the file, in the file's own orientation."""
+    grid of the file, in the file's own orientation.
+
+    `voxels` (channels, *source) are those of the file, where they were kept, and `unit` is the
+    intensity among them that is 1 in the array.
+    """
 
     array: np.ndarray
     grid: Grid
     source: Grid
+    voxels: np.ndarray | None = None
+    unit: float = 1.0
 
 
 def read_scan(path: Path, variable: Image) -> Scan:
@@ -75,8 +81,18 @@ def read_scan(path: Path, variable: Image) -> Scan:
             f"{path}: nothing of the image lies on the model's grid. Check the file's affine, or "
             "the schema's shape and centre."
         )
-    scaled = placed / np.percentile(positive, _BRIGHTEST)
-    return Scan(scaled.clip(0, 1).astype(np.float32), grid, source)
+    unit = float(np.percentile(positive, _BRIGHTEST))
+    array = (placed / unit).clip(0, 1).astype(np.float32)
+    full = _full_scale(path, voxels)
+    return Scan(array, grid, source, voxels / np.float32(full), unit / full)
+
+
+def _full_scale(path: Path, voxels: np.ndarray) -> float:
+    """What an image is written by: a picture's intensities as shares of its white, of 8 or 16 bit;
+    a volume's as they are."""
+    if not is_picture(path):
+        return 1.0
+    return 255.0 if voxels.max() <= 255 else 65535.0
 
 
 def as_scan(array: np.ndarray, path: Path, variable: Image) -> Scan:
@@ -102,6 +118,12 @@ def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
     Every label but 0 counts. Raises MetaVoxelError if the mask lies on another grid, leaves
     nothing to go by, or is none (see `marked`).
     """
+    return touched(read_marks(path, variable, scan), scan, path)
+
+
+def read_marks(path: Path, variable: Image, scan: Scan) -> np.ndarray:
+    """Which voxels (*source) of `scan`'s own file a mask on its grid marks. Raises MetaVoxelError
+    as `read_mask`."""
     path = Path(path)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         raise MetaVoxelError(f"{path}: JPEG blurs the edges of a mask. Save it as PNG.")
@@ -112,13 +134,21 @@ def read_mask(path: Path, variable: Image, scan: Scan) -> np.ndarray:
             f"{path}: every voxel is marked, so that nothing of the image is left to go by. Mark "
             "only what is to be filled."
         )
-    touched = resample(found.astype(np.float32), scan.source, scan.grid) > _TOUCHED
-    if not touched.any():
+    return found
+
+
+def touched(marks: np.ndarray, scan: Scan, name: Path | str) -> np.ndarray:
+    """Which voxels (*grid) of the model's grid are touched by marked ones (*source) of the file's.
+
+    Raises MetaVoxelError, naming the mask, if none is.
+    """
+    found = resample(marks.astype(np.float32), scan.source, scan.grid) > _TOUCHED
+    if not found.any():
         raise MetaVoxelError(
-            f"{path}: nothing of what it marks lies on the model's grid, or all of it is much "
+            f"{name}: nothing of what it marks lies on the model's grid, or all of it is much "
             "smaller than a voxel there. Mark more."
         )
-    return touched
+    return found
 
 
 def read_volume_mask(path: Path, grid: Grid) -> np.ndarray:
@@ -189,9 +219,11 @@ def read_source(path: Path, variable: Image) -> Grid:
     return Grid(volume.shape[:dims], volume.affine)
 
 
-def to_source(array: np.ndarray, grid: Grid, source: Grid) -> np.ndarray:
-    """Resample an image (channels, *grid) back onto the grid of the file it came from."""
-    return np.stack([resample(channel, grid, source) for channel in array])
+def to_file(array: np.ndarray, scan: Scan, marks: np.ndarray | None = None) -> np.ndarray:
+    """An image (channels, *grid) as the scan's file would hold it, (channels, *source): on its grid
+    and in its intensities. Outside of `marks` (*source) they are the file's own voxels."""
+    own = scan.unit * np.stack([resample(channel, scan.grid, scan.source) for channel in array])
+    return own if marks is None or scan.voxels is None else np.where(marks, own, scan.voxels)
 
 
 def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metavoxel.data.images import Grid, to_source
+from metavoxel.data.images import Grid, Scan, to_file
 from metavoxel.errors import MetaVoxelError
 
 
@@ -113,12 +113,14 @@ class CategoricalAnswer:
 class ImageAnswer:
     """Draws of an image: `samples` (n, channels, ...) in [0, 1], and where their grid lies.
 
-    `source` is the grid of the scan that the answer is made from, if there was one.
+    `scan` is the one that the answer is made from, if there was one, and `marks` the voxels of its
+    file that were filled, if not all of it was drawn.
     """
 
     samples: np.ndarray
     grid: Grid
-    source: Grid | None = None
+    scan: Scan | None = None
+    marks: np.ndarray | None = None
 
     @property
     def affine(self) -> np.ndarray:
@@ -126,11 +128,12 @@ class ImageAnswer:
         return self.grid.affine
 
     def on_source(self) -> ImageAnswer:
-        """The same on the grid of the source, in its orientation: no more detailed if finer."""
-        if self.source is None:
+        """The same as the scan's file would hold it: on its grid, no more detailed if finer, in its
+        orientation and its intensities. What was not filled is the file's own, to the voxel."""
+        if self.scan is None:
             return self
-        samples = np.stack([to_source(x, self.grid, self.source) for x in self.samples])
-        return ImageAnswer(samples, self.source, self.source)
+        samples = np.stack([to_file(x, self.scan, self.marks) for x in self.samples])
+        return ImageAnswer(samples, self.scan.source)
 
     @property
     def mean(self) -> np.ndarray:
