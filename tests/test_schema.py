@@ -156,3 +156,12 @@ def test_a_schema_is_written_a_line_a_variable_and_read_back(tmp_path: Path) -> 
     assert read_schema(tmp_path / "schema.yaml") == schema
     assert len(text.splitlines()) == 4
     assert text.splitlines()[1].endswith("range: [18, 90]}  # a number: its unit # is given")
+
+
+def test_an_unknown_variable_of_another_case_is_named() -> None:
+    number = {"kind": "continuous"}
+    told = parse_schema({"variables": {"age": number, "sex": number}}, "test")
+    with pytest.raises(MetaVoxelError, match=r"the schema has age, sex\. Write age: only the case"):
+        told["AGE"]
+    with pytest.raises(MetaVoxelError, match=r"the schema has age, sex\.$"):
+        told["ages"]

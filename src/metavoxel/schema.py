@@ -316,8 +316,10 @@ class Schema(Strict):
 
     def __getitem__(self, name: str) -> Image | Continuous | Categorical:
         if name not in self.variables:
+            same = [v for v in self.variables if v.casefold() == name.casefold()]
+            mend = f" Write {same[0]}: only the case differs." if same else ""
             raise MetaVoxelError(
-                f'There is no variable "{name}"; the schema has {", ".join(self.variables)}.'
+                f'There is no variable "{name}"; the schema has {", ".join(self.variables)}.{mend}'
             )
         return self.variables[name]
 
