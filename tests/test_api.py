@@ -47,7 +47,7 @@ SMALL = {
     "sampling": {"steps": 3, "samples": 5},
 }
 AFFINE = np.array([[-4.0, 0, 0, 60], [0, 4, 0, -64], [0, 0, 5, -60], [0, 0, 0, 1]])
-GREY = np.full((16, 16, 16), 0.5, np.float32)
+GREY = np.linspace(0, 1, 16**3, dtype=np.float32).reshape(16, 16, 16)
 HALF = np.arange(16**3).reshape(16, 16, 16) < 16**3 // 2
 
 
@@ -180,6 +180,8 @@ def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Mod
         (lambda m: m.ask("age", samples=1, colour=3), 'no sampling setting "colour"'),
         (lambda m: m.ask("age", {"image": np.zeros((3, 3))}), "shape"),
         (lambda m: m.ask("age", {"image": np.full((16,) * 3, 255)}), "must lie in"),
+        (lambda m: m.ask("age", {"image": 0 * GREY}), "image: every voxel is 0"),
+        (lambda m: m.inpaint(0 * GREY + 0.5, HALF), "image: every voxel is 0.5"),
         (lambda m: m.ask("age", {"image": object()}), "a file path or an array"),
         (lambda m: m.ask("age | sex=F", {"sex": "M"}), "given twice"),
         (lambda m: m.ask("age", samples=-1), "0 or more"),
@@ -279,8 +281,7 @@ def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:
     """Its labels have one state more than they have labels."""
     save_model(build(diffusion={"categorical_kernel": "absorbing"}), tmp_path / "model")
     model = mv.load(tmp_path / "model")
-    image = np.full((16, 16, 16), 0.5, np.float32)
-    record = {"image": image, "sex": "F", "age": 50}
+    record = {"image": GREY, "sex": "F", "age": 50}
     assert model.counterfactual(record, set={"sex": "M"}).samples.shape == (1, 1, 16, 16, 16)
 
 
@@ -288,9 +289,9 @@ def test_more_fillings_than_go_through_the_network_together(
     model: mv.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metavoxel.inference.inpaint.BATCH", 2)
-    image, mask = np.full((16, 16, 16), 0.5, np.float32), np.zeros((16, 16, 16), bool)
+    mask = np.zeros((16, 16, 16), bool)
     mask[8:] = True
-    filled = model.inpaint(image, mask, samples=5).samples
+    filled = model.inpaint(GREY, mask, samples=5).samples
     assert len(filled) == 5
     assert len(np.unique(filled.reshape(5, -1), axis=0)) == 5
 

@@ -12,7 +12,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from metavoxel.data.images import Grid, Scan, marked, read_marks, read_scan, resample, touched
+from metavoxel.data.images import (
+    Grid,
+    Scan,
+    check_values,
+    marked,
+    read_marks,
+    read_scan,
+    resample,
+    touched,
+)
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.encoding.scalars import label_indices
 from metavoxel.errors import MetaVoxelError
@@ -245,6 +254,7 @@ class Model:
                 f"{name}: an array must lie in [0, 1], not in [{array.min():.4g}, "
                 f"{array.max():.4g}]. Scale it as the training images were."
             )
+        check_values(array, name)
         grid = self.grid(name)
         return Scan(array, grid, grid, array)
 

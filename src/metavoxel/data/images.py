@@ -71,7 +71,7 @@ def read_scan(path: Path, variable: Image) -> Scan:
     """
     path = Path(path)
     voxels, source = _load(path, variable)
-    _check_values(voxels, path)
+    check_values(voxels, path)
     grid = model_grid(source, variable)
     placed = np.stack([resample(channel, source, grid) for channel in voxels])
     # Above rounding error only: interpolation leaves a shell of 1e-15 around a padded image.
@@ -108,7 +108,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
     """
     path = Path(path)
     voxels, source = _load(path, _VOLUME)
-    _check_values(voxels, path)
+    check_values(voxels, path)
     return _upright(voxels, source)
 
 
@@ -337,15 +337,16 @@ def _check_finite(voxels: np.ndarray, name: Path | str) -> None:
         )
 
 
-def _check_values(voxels: np.ndarray, path: Path) -> None:
-    _check_finite(voxels, path)
+def check_values(voxels: np.ndarray, name: Path | str) -> None:
+    """Raise MetaVoxelError, naming the image, if its voxels show nothing or are no numbers."""
+    _check_finite(voxels, name)
     if not voxels.any():
-        raise MetaVoxelError(f"{path}: every voxel is 0. Check how the image was made.")
+        raise MetaVoxelError(f"{name}: every voxel is 0. Check how the image was made.")
     if voxels.min() == voxels.max():
-        raise MetaVoxelError(f"{path}: every voxel is {voxels.min():g}. Check how it was made.")
+        raise MetaVoxelError(f"{name}: every voxel is {voxels.min():g}. Check how it was made.")
     if voxels.max() <= 0:
         raise MetaVoxelError(
-            f"{path}: no voxel is above 0. Shift the intensities so that air is 0."
+            f"{name}: no voxel is above 0. Shift the intensities so that air is 0."
         )
 
 
