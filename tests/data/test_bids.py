@@ -187,6 +187,8 @@ def test_visits_that_no_scan_has_are_refused_with_a_near_pair(tmp_path: Path) ->
         read_cohort(write_bids(tmp_path / "b", rows, scans), SCHEMA)
     with pytest.raises(MetaVoxelError, match=r"Those name no session \(ses-\)"):
         read_cohort(write_bids(tmp_path / "c", rows, ["sub-02_T1w"]), SCHEMA)
+    root = write_bids(tmp_path / "d", [HEADER, "sub-01 40"], ["sub-01_T1w"], texts=sessions)
+    assert _ages(read_cohort(root, SCHEMA)) == {"sub-01": 40, "sub-01_ses-1": 40}
 
 
 def test_of_names_that_do_not_match_a_near_pair_is_told(tmp_path: Path) -> None:

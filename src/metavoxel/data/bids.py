@@ -150,10 +150,14 @@ def _unmatched(path: Path, listed: Collection[str], visits: Mapping[Visit, objec
 
 
 def _check_visits(tables: Tables, scans: Scans) -> None:
-    """Refuse tables that name visits of which none was scanned. Raises MetaVoxelError."""
+    """Refuse tables that name visits, if no line is of a scanned one. Raises MetaVoxelError.
+
+    A scan without a session is of the person's line, where there is one.
+    """
     named = _ids(line.visit for line in tables.lines if line.session is not None)
     scanned = _ids((f.subject, f.session) for f in (*scans.files, *scans.dead))
-    if named and scanned and not {*named} & {*scanned}:
+    lines = _ids(line.visit for line in tables.lines)
+    if named and scanned and not {*lines} & {*scanned}:
         mend = _agree(named, scanned)
         if not any(f.session for f in scans.files):
             mend = "Those name no session (ses-): add it to them, or take it out of the tables."
