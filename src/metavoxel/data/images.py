@@ -23,7 +23,9 @@ from metavoxel.schema import Image
 _BRIGHTEST = 99.5  # percentile of the positive voxels that becomes 1
 _TOUCHED = 0.1  # share of a voxel's neighbourhood that a mask must cover to count
 _VOLUME = Image(shape=(1, 1, 1), spacing=(1, 1, 1))
-_ROUNDING = 0.01  # of a voxel, that the corners of one grid may be apart in two files
+# Of a voxel, that the corners of one grid may be apart in two files: sizes are rounded (0.938 for
+# 0.9375), and what takes corners for middles is half a voxel off.
+_ROUNDING = 0.25
 _WHOLE = 1e-3  # how far a label may be from a whole number: a file's scaling rounds
 _FLAT = 1e-3  # sine of the least angle between the axes of a 2D image, seen from above
 
