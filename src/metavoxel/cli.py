@@ -57,7 +57,7 @@ def schema(
     resolution: Annotated[float | None, typer.Option(help="voxel size in mm")] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="schema, run configuration or model: list the columns and cells that do not fit it"),
+        typer.Option(help="schema, run configuration or model: list what does not fit it"),
     ] = None,
 ) -> None:
     """Infer the schema of a BIDS folder and print it as YAML, to edit; or check one against it."""

@@ -102,6 +102,8 @@ def _shard(
     told = []
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
+            if case % 500 == 0:
+                print(f"case {case} of {cases.stop}", file=sys.stderr, flush=True)
             target = every[case % len(every)]
             kind, said = run_case(target, goods[target.name], place, Path(folder), seed, case)
             counts[target.name, kind] += 1
