@@ -111,12 +111,17 @@ class OwnedFolder:
 
         Raises MetaVoxelError if one is there that is not ours.
         """
-        with locked(self.folder / _LISTING, "", wait=True):
-            listed = self.listed()
+        with self._listing():
+            # Who shared the folder, and listed nothing, has taken the marker away.
+            listed = self.listed() if (self.folder / MARKER).exists() else frozenset()
             self._check_free(names, listed)
             new = [name for name in names if not _covered(name, listed)]
             if new:
                 self._write({*listed, *new})
+
+    def _listing(self) -> contextlib.AbstractContextManager[None]:
+        """One process at a time reads and changes what is listed."""
+        return locked(self.folder / _LISTING, "", wait=True)
 
     def check_free(self, *names: str) -> None:
         """Raise MetaVoxelError if a file of others stands where one of ours is to be written."""
@@ -277,12 +282,13 @@ def holding(folder: Path, command: str, shared: bool = False) -> Iterator[OwnedF
 @contextlib.contextmanager
 def _marked(owned: OwnedFolder) -> Iterator[None]:
     """With its marker; without it again where nothing was written."""
-    if not owned.check():
-        owned._write(())
+    with owned._listing():  # others may share the folder, and begin it, too
+        if not owned.check():
+            owned._write(())
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, MetaVoxelError):
+        with contextlib.suppress(OSError, MetaVoxelError), owned._listing():
             if not owned.listed():
                 (owned.folder / MARKER).unlink()
 
