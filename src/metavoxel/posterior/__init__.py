@@ -1,0 +1,1 @@
+"""The joint distribution of all scalars: a prior, the evidence of the images, and Bayes' rule."""

@@ -1,0 +1,118 @@
+"""What images say of all scalars at once, read off the output of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metavoxel.posterior.conditional_gaussian import ConditionalGaussian
+
+_UNSURE = 2.0  # before training an image says little: 0.88 of a number's variance is left
+_LEAST = 1e-4  # share of a number's variance that an image leaves at least
+_RANK = 2  # directions in which what is left of several numbers goes together
+
+
+def evidence_width(numbers: int, counts: Sequence[int]) -> tuple[int, int]:
+    """Outputs of a network that states evidence: those of each scalar alone (means, variances,
+    logits), and those of what an image says of several together."""
+    D, rank = sum(counts), _rank(numbers)  # noqa: N806
+    return 2 * numbers + D, numbers * (rank + D)
+
+
+def _rank(numbers: int) -> int:
+    return min(_RANK, numbers - 1) if numbers else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The posterior of numbers and labels given images, if all were independent over the cohort.
+
+    x | y ~ N(mean + shift (y - p), (I + precision)^-1) and p(y) proportional to
+    exp(logits'y) times the labels' frequencies, p its probabilities. Shapes: mean (B, V), precision
+    (B, V, V) positive semidefinite, shift (B, V, D), logits and p (B, D).
+    """
+
+    mean: Tensor
+    precision: Tensor
+    shift: Tensor
+    logits: Tensor
+    probabilities: Tensor
+
+    @classmethod
+    def read(
+        cls, output: Tensor, numbers: int, frequencies: Tensor, counts: Sequence[int]
+    ) -> Evidence:
+        """From the output of a network, (B, width); `frequencies` (D,) are the labels'."""
+        D, rank = len(frequencies), _rank(numbers)  # noqa: N806
+        sizes = (numbers, numbers, D, numbers * rank, numbers * D)
+        mean, variance, logits, loadings, shift = output.double().split(sizes, 1)
+        left = F.logsigmoid(variance + _UNSURE).clamp_min(math.log(_LEAST)).exp()
+        loadings = loadings.view(-1, numbers, rank)
+        return cls(
+            mean,
+            (1 / left - 1).diag_embed() + loadings @ loadings.mT,
+            shift.view(-1, numbers, D),
+            logits,
+            probabilities(logits, frequencies, counts),
+        )
+
+    @property
+    def left(self) -> Tensor:
+        """The share of every number's variance that the images leave, (B, V)."""
+        one = torch.eye(self.mean.shape[1]).to(self.precision)
+        return torch.cholesky_inverse(torch.linalg.cholesky(one + self.precision)).diagonal(
+            dim1=1, dim2=2
+        )
+
+    def factor(self) -> ConditionalGaussian:
+        """The likelihood of x and y that it states: its posterior over the independent prior."""
+        Q = self.precision + torch.eye(self.mean.shape[1]).to(self.precision)  # noqa: N806
+        centre = self.mean - torch.einsum("bvd,bd->bv", self.shift, self.probabilities)
+        linear = torch.einsum("bvw,bw->bv", Q, centre)
+        weighed = Q @ self.shift
+        return ConditionalGaussian(
+            self.mean.new_zeros(len(self.mean)),
+            self.logits - torch.einsum("bvd,bv->bd", self.shift, linear),
+            -self.shift.mT @ weighed,
+            linear,
+            weighed,
+            self.precision,
+        )
+
+    def where(self, seen: Tensor, frequencies: Tensor) -> Evidence:
+        """Nothing, where `seen` (B,) is false."""
+        some = seen.to(self.mean)
+        return Evidence(
+            self.mean * some[:, None],
+            self.precision * some[:, None, None],
+            self.shift * some[:, None, None],
+            self.logits * some[:, None],
+            torch.where(seen[:, None], self.probabilities, frequencies),
+        )
+
+    def tempered(
+        self, numbers: Tensor, labels: Tensor, frequencies: Tensor, counts: Sequence[int]
+    ) -> Evidence:
+        """Less sure by factors (V,) on the variances, and by temperatures (D,) of the logits.
+
+        The means that it states stay where they are.
+        """
+        root = numbers.rsqrt()
+        logits = self.logits / labels
+        return replace(
+            self,
+            precision=root[:, None] * self.precision * root,
+            logits=logits,
+            probabilities=probabilities(logits, frequencies, counts),
+        )
+
+
+def probabilities(logits: Tensor, frequencies: Tensor, counts: Sequence[int]) -> Tensor:
+    """Of every label, (B, D), where logits (B, D) tilt the labels' frequencies (D,)."""
+    tilted = (logits + frequencies.log()).split([*counts], 1) if counts else ()
+    return torch.cat([logits[:, :0], *(x.softmax(1) for x in tilted)], 1)

@@ -1,0 +1,102 @@
+"""The prior of all scalars, fitted to a table with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metavoxel.posterior.prior import ScalarPrior
+
+_MOST_RECORDS = 4096
+_ROUNDS = 100
+
+
+def fit_prior(
+    x: Tensor, x_known: Tensor, y: Tensor, y_known: Tensor, counts: Sequence[int]
+) -> ScalarPrior:
+    """The prior of embedded numbers x (n, V) and one-hot labels y (n, D), of which `x_known` (n, V)
+    and `y_known` (n, D) say what is there.
+
+    Maximum likelihood of what is there, penalised as by V + D records more whose elements are
+    independent: N(0, 1), given any labels, and labels as frequent as they are. So with few records,
+    and elements seldom known together, it stays away from what they cannot tell.
+    """
+    V, D = x.shape[1], y.shape[1]  # noqa: N806
+    some = slice(None, None, -(-len(x) // _MOST_RECORDS) or 1)
+    x, x_known, y, y_known = x[some].double(), x_known[some], y[some].double(), y_known[some]
+    frequencies = _frequencies(y, y_known, counts)
+    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor([*counts]).long())
+    between = (owners[:, None] < owners).double()
+    unary = frequencies.log().requires_grad_()
+    pair = torch.zeros(D, D).double().requires_grad_()
+    offset = torch.zeros(V).double().requires_grad_()
+    slopes = torch.zeros(V, D).double().requires_grad_()
+    root = torch.zeros(V, V).double().requires_grad_()  # the diagonal holds logarithms
+    parameters = [unary, pair, offset, slopes, root]
+
+    def built() -> ScalarPrior:
+        lower = root.tril(-1) + root.diagonal().clamp(min=-3, max=3).exp().diag()
+        upper = pair * between
+        prior = ScalarPrior.independent(V, counts)
+        prior.frequencies = frequencies
+        prior.unary, prior.pair, prior.offset = unary, upper + upper.T, offset
+        prior.slopes = slopes
+        prior.covariance = lower @ lower.T
+        return prior
+
+    def loss() -> Tensor:
+        prior = built()
+        likelihood = (
+            prior.factor()
+            .given_numbers(x, x_known)
+            .given_labels(y, y_known)
+            .posterior(counts, torch.Generator().manual_seed(0))
+            .log_mass
+        )
+        return (-likelihood.sum() - (V + D) * _independent(prior)) / max(len(x), 1)
+
+    optimiser = torch.optim.LBFGS(
+        parameters, max_iter=_ROUNDS, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return ScalarPrior(**built().as_dict())
+
+
+def _frequencies(y: Tensor, known: Tensor, counts: Sequence[int]) -> Tensor:
+    """Of every label, (D,), with one record of a label of each more (Laplace)."""
+    seen = (y * known).sum(0) + 1
+    parts = seen.split([*counts]) if counts else ()
+    return torch.cat([seen[:0], *(part / part.sum() for part in parts)])
+
+
+def _independent(prior: ScalarPrior) -> Tensor:
+    """E[log p(x, y)] of a record whose elements are independent; in x, of one of any labels."""
+    pi, V = prior.frequencies, len(prior.offset)  # noqa: N806
+    table = prior.unary @ pi + pi @ prior.pair @ pi / 2 - prior._log_normaliser()[0]
+    shares = torch.cat([prior.unary.new_full((k,), 1 / k) for k in prior.counts] or [pi[:0]])
+    owners = F.one_hot(
+        torch.repeat_interleave(
+            torch.arange(len(prior.counts)), torch.tensor([*prior.counts]).long()
+        ),
+        max(len(prior.counts), 1),
+    ).double()
+    # With labels drawn independently, the mean's second moment is that of its expectation and of
+    # every label's own variance.
+    centre = prior.offset + prior.slopes @ shares
+    own = shares.diag() - (owners @ owners.T) * shares.outer(shares)
+    moment = centre.outer(centre) + prior.slopes @ own @ prior.slopes.T
+    root = torch.linalg.cholesky(prior.covariance)
+    inverse = torch.cholesky_inverse(root)
+    spread = ((moment + torch.eye(V).to(moment)) * inverse).sum() / 2
+    return table - root.diagonal().log().sum() - spread

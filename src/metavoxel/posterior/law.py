@@ -1,0 +1,164 @@
+"""Bayes' rule for all scalars at once: p(scalars | images, anything known) in one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metavoxel.posterior.conditional_gaussian import Mixture
+from metavoxel.posterior.evidence import Evidence, evidence_width
+from metavoxel.posterior.prior import ScalarPrior
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Constants of the law, fitted to evidence about people that its network was not trained on.
+
+    `temperatures` are factors on the variances of numbers and on the logits of labels, by name.
+    `sharing` is the power of the share of a number's variance that the images leave, by which its
+    couplings in the prior apply beside them: at 0 the prior counts in full, and what an image
+    shows of two variables counts twice; the larger, the more an image speaks for itself.
+    """
+
+    temperatures: Mapping[str, float]
+    sharing: float = 1.0
+
+
+class ScalarLaw(nn.Module):
+    """The joint distribution of embedded scalars: a prior, and evidence that multiplies it.
+
+    `numbers` names the scalars that are embedded as one number each, N(0, 1) over the cohort;
+    `labels` maps those that are embedded as one-hot rows to their number of labels.
+    """
+
+    def __init__(
+        self, numbers: Sequence[str], labels: Mapping[str, int], prior: ScalarPrior | None = None
+    ) -> None:
+        super().__init__()
+        self.numbers, self.labels = tuple(numbers), dict(labels)
+        counts = tuple(self.labels.values())
+        self.prior = prior or ScalarPrior.independent(len(self.numbers), counts)
+        if len(self.prior.offset) != len(self.numbers) or self.prior.counts != counts:
+            raise ValueError("the prior is not of these scalars")
+        self.calibration = Calibration(dict.fromkeys((*numbers, *labels), 1.0))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.numbers, *self.labels)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Outputs of a network that states evidence: of each scalar alone, of several together."""
+        return evidence_width(len(self.numbers), tuple(self.labels.values()))
+
+    def read(self, output: Tensor, seen: Tensor) -> Evidence:
+        """The evidence that an output (B, sum of `widths`) states, where an image is `seen` (B,)."""
+        prior = self.prior
+        evidence = Evidence.read(output, len(self.numbers), prior.frequencies, prior.counts)
+        return evidence.where(seen, prior.frequencies)
+
+    def tempered(self, evidence: Evidence) -> Evidence:
+        """The evidence, as sure as the calibration lets it be."""
+        factors = self.calibration.temperatures
+        numbers = evidence.mean.new_tensor([factors[v] for v in self.numbers])
+        labels = evidence.mean.new_tensor(
+            [factors[v] for v, k in self.labels.items() for _ in range(k)]
+        )
+        return evidence.tempered(numbers, labels, self.prior.frequencies, self.prior.counts)
+
+    def posterior(
+        self,
+        evidence: Evidence | None,
+        z0: State,
+        known: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+        prior: ScalarPrior | None = None,
+    ) -> ScalarPosterior:
+        """p(scalars | images, known scalars).
+
+        `z0[name]` (B, k) holds embedded values, of which `known[name]` (B,) says what is known; what
+        neither names is unknown. No evidence: no image. `prior` replaces the cohort's.
+        """
+        prior = prior or self.prior
+        if evidence is None:
+            joint = prior.factor()
+        else:
+            kept = evidence.left.clamp(max=1).pow(self.calibration.sharing)
+            joint = prior.factor(kept).times(evidence.factor())
+        x, x_known = self._packed(self.numbers, z0, known)
+        y, y_known = self._packed(self.labels, z0, known)
+        joint = joint.given_numbers(x, x_known).given_labels(y, y_known)
+        return ScalarPosterior(self, joint.posterior(prior.counts, generator))
+
+    def log_likelihood(
+        self,
+        evidence: Evidence,
+        z0: State,
+        known: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """log p(asked | images, known), (B,), a density of the embedded numbers."""
+        both = {v: known[v] | asked[v] for v in self.names}
+        joint = self.posterior(evidence, z0, both, generator)
+        return (
+            joint.mixture.log_mass - self.posterior(evidence, z0, known, generator).mixture.log_mass
+        )
+
+    def _packed(
+        self, names: Sequence[str] | Mapping[str, int], z0: State, known: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The named values side by side (B, k), 0 where unknown, and which are known (B, k)."""
+        some = [x for x in (*z0.values(), *known.values())]
+        n, like = (len(some[0]) if some else 1), self.prior.offset
+        values, there = [like.new_zeros(n, 0)], [like.new_zeros(n, 0, dtype=torch.bool)]
+        for v in names:
+            width = self.labels.get(v, 1)
+            z = z0[v].to(like) if v in z0 else like.new_zeros(n, width)
+            is_known = known[v].to(like.device) if v in known else there[0].new_zeros(n)
+            values.append(torch.where(is_known[:, None], z, 0))
+            there.append(is_known[:, None].expand(-1, width))
+        return torch.cat(values, 1), torch.cat(there, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarPosterior:
+    """p(scalars | images, known scalars) of B records. A known scalar is not to be asked for."""
+
+    law: ScalarLaw
+    mixture: Mixture
+
+    def probabilities(self, name: str) -> Tensor:
+        """Of the labels of one scalar, (B, K)."""
+        return self.mixture.probabilities[:, self._place(name)]
+
+    def number(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """The mixture of normals that one embedded number is: weights and means (B, M), and the
+        standard deviation (B,) of them all."""
+        i = self.law.numbers.index(name)
+        m = self.mixture
+        return m.log_weight.exp(), m.mean[:, :, i], m.variance[:, i].sqrt()
+
+    def mean(self, name: str) -> Tensor:
+        """E[z_0] of one scalar, embedded, (B, k)."""
+        if name in self.law.labels:
+            return self.probabilities(name)
+        i = self.law.numbers.index(name)
+        return self.mixture.expectation[:, i : i + 1]
+
+    def draw(self, n: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """n joint draws of each record: embedded values (B, n, k), float32, by scalar."""
+        x, y = self.mixture.draw(n, generator)
+        out = {v: x[:, :, i : i + 1] for i, v in enumerate(self.law.numbers)}
+        out |= {v: y[:, :, self._place(v)] for v in self.law.labels}
+        return {v: z.float() for v, z in out.items()}
+
+    def _place(self, name: str) -> slice:
+        names = [*self.law.labels]
+        start = sum(self.law.labels[v] for v in names[: names.index(name)])
+        return slice(start, start + self.law.labels[name])
