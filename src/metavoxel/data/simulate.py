@@ -2,9 +2,9 @@
 
 The clinical variables and measurements are drawn as in `metavoxel.data.causal`, the scans grown
 from them as in `metavoxel.data.anatomy`. A scan depends on the person through the measurements
-alone, so p(age | measurements), exact by quadrature, is the best that anyone could say given the
-scan. It is in derivatives/truth; a 2D slice does not show the hippocampi, so there it is given the
-other measurements.
+alone, so p(variable | measurements), exact by quadrature, is the best that anyone could say given
+the scan. It is in derivatives/truth; a 2D slice does not show the hippocampi, so there it is given
+the other measurements. Given other columns beside the scan, `CausalModel.posterior` has it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from joblib import Parallel, delayed
 from PIL import Image as Picture
 
 from metavoxel.data.anatomy import grid, grow, middle
-from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
+from metavoxel.data.causal import (
+    CLINICAL,
+    DIAGNOSES,
+    MEASUREMENTS,
+    SEXES,
+    CausalModel,
+    Person,
+    Posterior,
+)
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.json import read_object
 from metavoxel.files.owned import MARKER, OwnedFolder, holding
@@ -36,6 +44,7 @@ MOST_SUBJECTS = 100_000  # hours of work, and a table that is still read in seco
 _MOST_JOBS = 256  # processes
 _TRUTH = "derivatives/truth"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_AT_ONCE = 500  # posteriors in memory, each of 34 kB
 _BRIGHTEST = 1.3  # intensity that becomes 255
 _UNSEEN_IN_A_SLICE = ("hippocampus_volume",)
 
@@ -178,13 +187,20 @@ def _write_with_sidecar(path: Path, content: bytes, seed: int, resolution: float
 def _write_tables(out: Path, people: list[Person], seed: int, missing: float) -> None:
     rows = []
     for i, person in enumerate(people):
-        lost = _rng(seed, i, "missing").uniform(size=3) < missing
-        cells = (f"{person.age:.1f}", person.sex, person.diagnosis)
+        cells = _cells(person)
+        lost = _rng(seed, i, "missing").uniform(size=len(cells)) < missing
         rows.append([name(i), *("n/a" if x else c for x, c in zip(lost, cells, strict=True))])
-    _write_tsv(out / "participants.tsv", ["participant_id", "age", "sex", "diagnosis"], rows)
+    _write_tsv(out / "participants.tsv", ["participant_id", *_described()], rows)
     _write(out / "participants.json", json.dumps(_described(), indent=2) + "\n")
     _write(out / "README", "Simulated by metavoxel; nobody here exists.\n")
     _describe(out, "Simulated cohort", "raw")
+
+
+def _cells(person: Person) -> list[str]:
+    """The clinical variables, in the order of `_described`."""
+    # Near its ceiling a tenth of a point of the MMSE is much on the scale where it is Gaussian.
+    education, mmse = f"{person.clinical['education']:.1f}", f"{person.clinical['mmse']:.2f}"
+    return [f"{person.age:.1f}", person.sex, person.diagnosis, education, mmse]
 
 
 def _described() -> dict[str, Any]:
@@ -200,6 +216,11 @@ def _described() -> dict[str, Any]:
                 "AD": "Alzheimer's disease",
             },
         },
+        "education": {"Description": "Education", "Units": "years"},
+        "mmse": {
+            "Description": "Mini-Mental State Examination, 0 to 30, not rounded to whole points",
+            "Units": "points",
+        },
     }
 
 
@@ -207,26 +228,27 @@ def _write_truth(
     folder: Path, people: list[Person], model: CausalModel, visible: list[str]
 ) -> None:
     """Complete values, measurements, and the posterior given the visible measurements."""
-    columns = ["participant_id", "age", "sex", "diagnosis", *MEASUREMENTS]
-    columns += ["age_mean", "age_std", *(f"age_q{100 * q:g}" for q in _QUANTILES)]
-    columns += [f"p_{label}" for label in (*SEXES, *DIAGNOSES)]
-    rows = []
-    for i, person in enumerate(people):
-        posterior = model.posterior({m: person.measurements[m] for m in visible})
-        numbers = [
-            *person.measurements.values(),
-            posterior.mean,
-            posterior.std,
-            *(posterior.quantile(q) for q in _QUANTILES),
-            *posterior.sex.values(),
-            *posterior.diagnosis.values(),
-        ]
-        cells = [name(i), f"{person.age:.1f}", person.sex, person.diagnosis]
-        rows.append([*cells, *(f"{x:.5g}" for x in numbers)])
-    _write_tsv(folder / "participants.tsv", columns, rows)
     about = _described() | _truth_described(", ".join(visible))
+    rows = []
+    for start in range(0, len(people), _AT_ONCE):
+        group = people[start : start + _AT_ONCE]
+        shown = {m: np.array([person.measurements[m] for person in group]) for m in visible}
+        answers = _answers(model.posterior(shown))
+        for i, (person, said) in enumerate(zip(group, answers, strict=True), start):
+            numbers = [*person.measurements.values(), *said]
+            rows.append([name(i), *_cells(person), *(f"{x:.5g}" for x in numbers)])
+    _write_tsv(folder / "participants.tsv", ["participant_id", *about], rows)
     _write(folder / "participants.json", json.dumps(about, indent=2) + "\n")
     _describe(folder, "Truth behind a simulated cohort", "derivative")
+
+
+def _answers(posterior: Posterior) -> np.ndarray:
+    """The columns that `_truth_described` describes after the measurements, (people, columns)."""
+    columns = []
+    for marginal in (posterior.age, *(posterior.number(v) for v in CLINICAL)):
+        columns += [marginal.mean, marginal.std, *(marginal.quantile(q) for q in _QUANTILES)]
+    columns += [*posterior.sex.values(), *posterior.diagnosis.values()]
+    return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
 def _truth_described(given: str) -> dict[str, Any]:
@@ -235,10 +257,12 @@ def _truth_described(given: str) -> dict[str, Any]:
         m: {"Description": f"True {m.replace('_', ' ')}", "Units": kind.unit}
         for m, kind in MEASUREMENTS.items()
     }
-    words = {"age_mean": "Mean", "age_std": "Standard deviation"}
-    words |= {f"age_q{100 * q:g}": f"{100 * q:g}% quantile" for q in _QUANTILES}
+    words = {"mean": "Mean", "std": "Standard deviation"}
+    words |= {f"q{100 * q:g}": f"{100 * q:g}% quantile" for q in _QUANTILES}
+    units = {"age": "years", **{v: kind.unit for v, kind in CLINICAL.items()}}
     about |= {
-        column: {"Description": f"{said} of p(age | {given})", "Units": "years"}
+        f"{v}_{column}": {"Description": f"{said} of p({v} | {given})", "Units": unit}
+        for v, unit in units.items()
         for column, said in words.items()
     }
     for variable, labels in (("sex", SEXES), ("diagnosis", DIAGNOSES)):
