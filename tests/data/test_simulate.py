@@ -55,6 +55,8 @@ def test_the_reader_and_the_inferred_schema_take_the_cohort_as_it_is(cohort):
     assert schema.images["image"].shape == (40, 48, 40)
     assert schema.scalars["sex"].labels == ("F", "M")
     assert schema.scalars["diagnosis"].ordered
+    assert schema.continuous["mmse"].unit == "points"
+    assert schema.continuous["education"].unit == "years"
     read = read_cohort(cohort, schema)
     assert len(read.subjects) == SUBJECTS
     assert not read.warnings
@@ -82,6 +84,22 @@ def test_the_table_is_the_truth_with_gaps(cohort):
     assert "n/a" not in [cell for true in truth for cell in true.values()]
 
 
+def test_a_seed_has_the_scans_and_columns_that_it_had_before_mmse_and_education(cohort):
+    """What seed 3 was when there were none of these: cells to the letter, and sums of levels."""
+    first = [list(row.values())[:4] for row in rows(cohort / "participants.tsv")[:3]]
+    assert first == [
+        ["sub-0001", "26.0", "F", "n/a"],
+        ["sub-0002", "37.7", "M", "n/a"],
+        ["sub-0003", "21.8", "n/a", "CN"],
+    ]
+    true = rows(truth_of(cohort))[1]
+    columns = ("brain_volume", "hippocampus_volume", "age_mean", "age_std", "age_q5", "age_q25")
+    assert [true[c] for c in columns] == ["1499.5", "8.278", "39.003", "8.0764", "25.397", "33.285"]
+    scans = (cohort / f"sub-000{i}" / "anat" / f"sub-000{i}_T1w.nii.gz" for i in (1, 2, 3))
+    sums = [np.asarray(nib.load(scan).dataobj).sum(dtype=int) for scan in scans]
+    assert sums == pytest.approx([2879702, 3498182, 3485381], abs=5)  # of a rounding, or two
+
+
 def truth_of(cohort: Path) -> Path:
     return cohort / "derivatives" / "truth" / "participants.tsv"
 
@@ -89,9 +107,13 @@ def truth_of(cohort: Path) -> Path:
 def test_the_truth_holds_the_exact_posterior_of_its_own_measurements(cohort):
     for true in rows(truth_of(cohort)):
         posterior = CausalModel().posterior({m: float(true[m]) for m in MEASUREMENTS})
-        assert float(true["age_mean"]) == pytest.approx(posterior.mean, abs=0.02)
-        assert float(true["age_std"]) == pytest.approx(posterior.std, abs=0.02)
-        assert float(true["age_q5"]) == pytest.approx(posterior.quantile(0.05), abs=0.05)
+        assert float(true["age_mean"]) == pytest.approx(posterior.age.mean, abs=0.02)
+        assert float(true["age_std"]) == pytest.approx(posterior.age.std, abs=0.02)
+        assert float(true["age_q5"]) == pytest.approx(posterior.age.quantile(0.05), abs=0.05)
+        mmse = posterior.number("mmse")
+        assert float(true["mmse_mean"]) == pytest.approx(mmse.mean, abs=0.02)
+        assert float(true["mmse_q95"]) == pytest.approx(mmse.quantile(0.95), abs=0.02)
+        assert (true["education_mean"], true["education_std"]) == ("14", "2.8")
         assert float(true["p_M"]) == pytest.approx(posterior.sex["M"], abs=0.005)
         assert float(true["p_AD"]) == pytest.approx(posterior.diagnosis["AD"], abs=0.005)
 
@@ -105,10 +127,11 @@ def test_every_column_of_the_truth_is_described(cohort):
 
 def test_cells_are_lost_independently_at_the_stated_rate(tmp_path, quick):
     table = rows(run(tmp_path / "c", 400, missing=0.3) / "participants.tsv")
-    lost = np.array([[row[c] == "n/a" for c in ("age", "sex", "diagnosis")] for row in table])
+    columns = ("age", "sex", "diagnosis", "education", "mmse")
+    lost = np.array([[row[c] == "n/a" for c in columns] for row in table])
     assert lost.mean(0) == pytest.approx(0.3, abs=0.1)  # over four standard errors
-    assert lost.all(1).mean() == pytest.approx(0.3**3, abs=0.035)
-    assert np.corrcoef(lost.T)[np.triu_indices(3, 1)] == pytest.approx(0, abs=0.2)
+    assert lost[:, :3].all(1).mean() == pytest.approx(0.3**3, abs=0.035)
+    assert np.corrcoef(lost.T)[np.triu_indices(5, 1)] == pytest.approx(0, abs=0.2)
 
 
 def test_nothing_is_lost_when_nothing_shall_be(tmp_path, quick):
@@ -172,7 +195,8 @@ def test_sliced_cohorts_are_read_and_their_truth_knows_no_hippocampi(tmp_path):
     assert 0.2 < (scan.array > 0).mean() < 0.8
     true = rows(truth_of(out))[0]
     visible = {m: float(true[m]) for m in MEASUREMENTS if m != "hippocampus_volume"}
-    assert float(true["age_mean"]) == pytest.approx(CausalModel().posterior(visible).mean, abs=0.02)
+    posterior = CausalModel().posterior(visible)
+    assert float(true["age_mean"]) == pytest.approx(posterior.age.mean, abs=0.02)
 
 
 @pytest.mark.parametrize(

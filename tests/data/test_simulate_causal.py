@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import trapezoid
 from scipy.stats import chi2, kstest
 
-from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person
+from metavoxel.data.causal import DIAGNOSES, MEASUREMENTS, SEXES, CausalModel, Person, Posterior
 from metavoxel.errors import MetaVoxelError
 
 MODEL = CausalModel()
@@ -17,8 +17,14 @@ def people() -> tuple[Person, ...]:
 
 
 @pytest.fixture(scope="module")
-def posteriors(people):
-    return [MODEL.posterior(p.measurements, points=281) for p in people]
+def posteriors(people) -> Posterior:
+    return MODEL.posterior(
+        {m: np.array([p.measurements[m] for p in people]) for m in MEASUREMENTS}, points=281
+    )
+
+
+def ages(people: tuple[Person, ...]) -> np.ndarray:
+    return np.array([p.age for p in people])
 
 
 def measured(person: Person, names: tuple[str, ...] = tuple(MEASUREMENTS)) -> dict[str, float]:
@@ -64,25 +70,22 @@ def test_quadrature_agrees_with_importance_sampling(people, names, given):
         error = 5 / np.sqrt(1 / np.square(weight).sum())  # five standard errors
         mean = weight @ age
         std = np.sqrt(weight @ (age - mean) ** 2)
-        assert posterior.mean == pytest.approx(mean, abs=error * std)
-        assert posterior.std == pytest.approx(std, abs=error * std)
-        assert posterior.cdf(mean) == pytest.approx(weight @ (age < mean), abs=error)
+        assert posterior.age.mean == pytest.approx(mean, abs=error * std)
+        assert posterior.age.std == pytest.approx(std, abs=error * std)
+        assert posterior.age.cdf(mean) == pytest.approx(weight @ (age < mean), abs=error)
         assert posterior.sex["M"] == pytest.approx(weight @ (sex == 1), abs=error)
         for i, label in enumerate(DIAGNOSES):
             assert posterior.diagnosis[label] == pytest.approx(weight @ (d == i), abs=error)
 
 
 def test_true_ages_are_uniform_quantiles_of_their_posteriors(people, posteriors):
-    pit = [q.cdf(p.age) for p, q in zip(people, posteriors, strict=True)]
-    assert kstest(pit, "uniform").pvalue > 0.01
+    assert kstest(posteriors.age.cdf(ages(people)), "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_intervals_hold_the_true_age_as_often_as_they_say(people, posteriors, level):
-    within = [
-        low <= p.age <= high
-        for p, (low, high) in zip(people, (q.interval(level) for q in posteriors), strict=True)
-    ]
+    low, high = posteriors.age.interval(level)
+    within = (low <= ages(people)) & (ages(people) <= high)
     assert np.mean(within) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 2500))
 
 
@@ -91,7 +94,7 @@ def test_intervals_hold_the_true_age_as_often_as_they_say(people, posteriors, le
 )
 def test_probabilities_are_calibrated(people, posteriors, variable, label):
     """Within each band of stated probability the label is as frequent as stated (chi-squared)."""
-    said = np.array([getattr(q, variable)[label] for q in posteriors])
+    said = getattr(posteriors, variable)[label]
     true = np.array([getattr(p, variable) == label for p in people])
     bands = np.array_split(np.argsort(said), 8)
     statistic = sum(
@@ -103,22 +106,23 @@ def test_probabilities_are_calibrated(people, posteriors, variable, label):
 
 def test_the_scan_tells_much_but_not_all(people, posteriors):
     """The exact answer's error is what a model is measured against: well below guessing."""
-    error = np.mean([abs(q.mean - p.age) for p, q in zip(people, posteriors, strict=True)])
+    error = np.abs(posteriors.age.mean - ages(people)).mean()
     assert 4 < error < 7  # years; guessing the population mean gives 17.5
-    right = np.mean([q.sex[p.sex] > 0.5 for p, q in zip(people, posteriors, strict=True)])
-    assert 0.75 < right < 0.9
+    men = np.array([p.sex == "M" for p in people])
+    assert 0.75 < ((posteriors.sex["M"] > 0.5) == men).mean() < 0.9
 
 
 def test_the_posterior_sums_to_one_and_its_density_integrates_to_one(people):
     posterior = MODEL.posterior(people[0].measurements)
     assert posterior.mass.sum() == pytest.approx(1)
-    assert (posterior.density * np.diff(posterior.edges)).sum() == pytest.approx(1)
-    assert posterior.cdf(posterior.quantile(0.3)) == pytest.approx(0.3)
+    assert (posterior.age.density * np.diff(posterior.age.edges)).sum() == pytest.approx(1)
+    assert posterior.age.cdf(posterior.age.quantile(0.3)) == pytest.approx(0.3)
 
 
 def test_a_given_age_is_certain_and_leaves_sex_and_diagnosis(people):
     posterior = MODEL.posterior(people[0].measurements, {"age": 70})
-    assert (posterior.mean, posterior.std, posterior.quantile(0.9)) == (70, 0, 70)
+    said = (posterior.age.mean, posterior.age.std, posterior.age.quantile(0.9))
+    assert said == pytest.approx((70, 0, 70), abs=1e-9)
     log_density = MODEL.log_density(np.array([70.0]), people[0].measurements)[0]
     expected = np.exp(log_density) / np.exp(log_density).sum()
     assert posterior.mass[0] == pytest.approx(expected)
@@ -137,10 +141,13 @@ def test_the_joint_density_integrates_to_one():
     ("known", "given", "said"),
     [
         ({"height": 170.0}, {}, "not measured"),
-        ({"brain_volume": -1.0}, {}, "positive"),
+        ({"brain_volume": -1.0}, {}, "brain_volume is -1.0; give a number above 0."),
         ({}, {"sex": "X"}, "choose from F, M"),
         ({}, {"hand": "left"}, "cannot be given"),
         ({}, {"age": 10}, "20 to 90"),
+        ({}, {"mmse": 30.0}, "mmse is 30.0; give a number above 0 and below 30."),
+        ({}, {"education": np.array([12, np.nan])}, "education is nan; give a number."),
+        ({}, {"sex": np.array(["F", "X"])}, "sex is X; choose from F, M"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(known, given, said):

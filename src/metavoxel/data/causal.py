@@ -318,7 +318,7 @@ class CausalModel:
         given = given or {}
         self._check(measured, given)
         clinical = {v: given[v] for v in given if v in self.clinical}
-        known = {v: np.asarray(x, dtype=float) for v, x in (measured | clinical).items()}
+        known = {v: np.asarray(x, dtype=float) for v, x in {**measured, **clinical}.items()}
         edges = np.linspace(self.youngest, self.oldest, points + 1)
         if "age" in given:
             age = np.asarray(given["age"], dtype=float)
