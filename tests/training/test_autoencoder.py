@@ -21,6 +21,7 @@ from metavoxel.training.autoencoder import (
     SpectralLoss,
     build_discriminator,
     build_perceptual,
+    forgive_clamped,
     kl_divergence,
     learning_rate,
     reconstruction_quality,
@@ -67,6 +68,33 @@ def test_training_improves_the_reconstruction(grid, shortcut):
     train_autoencoder(encoder, of, x[:8], x[8:], settings, seed=0, **QUIET)
     assert l1(encoder, x) < 0.85 * before
     assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_only_what_clamping_makes_right_is_forgiven():
+    x = torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0])
+    recon = torch.tensor([-0.3, 0.2, 0.0, -0.1, 1.4, 0.9], requires_grad=True)
+    loss = (forgive_clamped(recon, x) - x).abs().sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(0.2 + 0.6 + 0.1)
+    assert recon.grad is not None
+    assert recon.grad.tolist() == [0, 1, 0, -1, 0, -1]
+
+
+def test_a_background_stays_dark_under_noise_of_the_latent():
+    of, x = image(32, 32), volumes(12, 32, 32)
+    dark = torch.ones(32, 32, dtype=torch.bool)
+    dark[8:24, 8:24] = False
+    x[..., dark] = 0
+    encoder = new_encoder(SMALL, of)
+    settings = AutoencoderTraining(
+        steps=25, warmup_steps=2, adversarial_weight=0, augmentation=NO_AUGMENTATION
+    )
+    train_autoencoder(encoder, of, x[:8], x[8:], settings, seed=0, **QUIET)
+    with torch.no_grad():
+        z = encoder.encode(x / 255)
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+        drawn = encoder.decode(z + 0.2 * noise)
+    assert drawn[..., dark].mean() < 0.003 * drawn[..., ~dark].mean()
 
 
 class SaveAt(Callback):

@@ -201,6 +201,7 @@ class AutoencoderModule(L.LightningModule):
         with self._autocast():
             mu, sigma = self.encoder.posterior(x)
             recon = self.encoder.render(mu + sigma * torch.randn_like(sigma)).float()
+        recon = forgive_clamped(recon, x)
         losses = {"l1": (recon - x).abs().mean(), "kl": kl_divergence(mu.float(), sigma.float())}
         loss = losses["l1"] + s.kl_weight * losses["kl"]
         if s.perceptual_weight > 0:
@@ -306,6 +307,16 @@ def learning_rate(step: int, settings: AutoencoderTraining) -> float:
     rise = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     fall = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / settings.steps))
     return settings.learning_rate * rise * (0.01 + 0.99 * fall)
+
+
+def forgive_clamped(recon: Tensor, x: Tensor) -> Tensor:
+    """recon, with x in its place where clamping to [0, 1] makes the two equal.
+
+    Decoded images are clamped. A decoder that had to hit a background of 0 exactly would turn any
+    noise of the latent into specks, as clamping keeps its positive half alone; one that may fall
+    below 0 there keeps a margin.
+    """
+    return torch.where(recon.clamp(0, 1) == x, x, recon)
 
 
 def kl_divergence(mu: Tensor, sigma: Tensor) -> Tensor:
