@@ -43,9 +43,11 @@ from metavoxel.inference.limits import (
     check_seed,
 )
 from metavoxel.inference.query import Query, file_path, parse_query
+from metavoxel.inference.stated_prior import check_prior
 from metavoxel.model import MetaVoxel, best_device
 from metavoxel.model_files import Preprocessing
 from metavoxel.model_folder import load_model
+from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import Image, Schema
 from metavoxel.settings import explain
@@ -83,14 +85,18 @@ class Model:
         given: Mapping[str, Any] | None = None,
         samples: int | None = None,
         seed: int = 0,
+        prior: Mapping[str, Mapping[str, float]] | None = None,
         **settings: Any,
     ) -> Answers:
         """Answer a question such as "age, sex | image=scan.nii.gz".
 
-        `given` adds values to those in the text. `samples` draws are made for spread and images
-        (default: the model's; 0 gives the point answers alone, in one network evaluation).
-        `settings` change the model's sampling for this question, as steps=25. Raises
-        MetaVoxelError if the question does not fit the model.
+        `given` adds values to those in the text. Scalars are answered by their distributions, in
+        one network evaluation; `samples` joint draws are made besides (default: of images as many
+        as the model's, else none; of a model whose scalars diffuse always as many as the model's).
+        `prior` states how frequent labels are where the question is asked, as {"diagnosis": {"CN":
+        0.8, "MCI": 0.15, "AD": 0.05}}, instead of over the training set. `settings` change the
+        model's sampling for this question, as steps=25. Raises MetaVoxelError if the question does
+        not fit the model.
         """
         parsed = parse_query(question)
         twice = [v for v in given or {} if v in parsed.given]
@@ -102,7 +108,7 @@ class Model:
         images = [v for v in query.asked if v in self.schema.images]
         if images and count < 1:
             raise MetaVoxelError(f"{images[0]} can only be sampled; ask with samples of 1 or more.")
-        if count < 1 and sampling.point == "samples":
+        if count < 1 and self._only_samples(sampling):
             raise MetaVoxelError("This model answers by sampling; ask with samples of 1 or more.")
         for v in images:
             check_memory(count, self.schema.images[v], len(images))
@@ -110,7 +116,8 @@ class Model:
         known = self._known(query.given, scans)
         if not images and samples is None and self._needs_no_samples(query, sampling):
             count = 0
-        drawn = asking.ask(self.network, query.asked, known, 1, count, seed, sampling)
+        stated = None if prior is None else self._prior(prior)
+        drawn = asking.ask(self.network, query.asked, known, 1, count, seed, sampling, prior=stated)
         grid = next((s.grid for s in scans.values()), None)
         return Answers({v: self._answer(v, drawn, grid) for v in query.asked})
 
@@ -181,7 +188,7 @@ class Model:
         lacking = [v for v in changed if v not in known]
         image = torch.from_numpy(scan.array)[None]
         if lacking:
-            if sampling.point != "one_evaluation":
+            if self._only_samples(sampling):
                 raise MetaVoxelError(
                     f"Say what {lacking[0]} is now; this model cannot read it off."
                 )
@@ -213,10 +220,25 @@ class Model:
         return sampling
 
     def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
-        """One evaluation already gives the whole distribution of a single categorical."""
-        return sampling.point == "one_evaluation" and (
-            len(query.asked) == 1 and query.asked[0] in self.schema.categorical
+        """One evaluation gives the whole distribution of every scalar by the law; without it, of a
+        single categorical."""
+        return self.network.law is not None or (
+            sampling.point == "one_evaluation"
+            and (len(query.asked) == 1 and query.asked[0] in self.schema.categorical)
         )
+
+    def _only_samples(self, sampling: SamplingConfig) -> bool:
+        """Whether an answer about scalars takes samples."""
+        return self.network.law is None and sampling.point == "samples"
+
+    def _prior(self, stated: Mapping[str, Mapping[str, float]]) -> ScalarPrior:
+        """The cohort's joint distribution of scalars with other frequencies of labels."""
+        law = self.network.law
+        if law is None:
+            raise MetaVoxelError("This model has no prior that could be changed: scalars diffuse.")
+        places = [*law.labels]
+        shares = check_prior(stated, self.schema)
+        return law.prior.reweighed({places.index(v): x for v, x in shares.items()})
 
     def _image(self, name: str | None) -> str:
         if not self.schema.images:
@@ -292,7 +314,8 @@ class Model:
     def _plausible(self, name: str, value: Any) -> float:
         """The value, unless it is far from all that training saw and the schema has no range."""
         scaling = self.network.scalings[name]
-        if abs(float(scaling.encode(torch.tensor([value])))) > _FARTHEST:
+        middle, half = (scaling.low + scaling.high) / 2, (scaling.high - scaling.low) / 2
+        if abs(float(value) - middle) > _FARTHEST * half:
             raise MetaVoxelError(
                 f"{name}: {value:g} is far outside {scaling.low:g} to {scaling.high:g}, the range "
                 "of the training data. This model cannot know anything about it."
@@ -308,7 +331,7 @@ class Model:
             value = None if point is None else float(point[0])
             scaling = self.network.scalings[name]
             unit, limits = self.schema.continuous[name].unit, (scaling.low, scaling.high)
-            return ContinuousAnswer(unit, samples, value, limits)
+            return ContinuousAnswer(unit, samples, value, limits, drawn.numbers.get(name))
         labels = self.schema.categorical[name].labels
         shares = (
             np.bincount(samples.astype(int), minlength=len(labels)) / max(1, len(samples))

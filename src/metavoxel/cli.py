@@ -222,14 +222,23 @@ def ask(
         typer.Option("--preprocess", help="images are raw (NIfTI or DICOM): prepare them first"),
     ] = False,
     any_preparation: AnyPreparation = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help='how frequent labels are where you ask, not in training, such as "diagnosis: CN '
+            '0.8, MCI 0.15, AD 0.05"'
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for some variables given others; those not named are marginalised."""
     from metavoxel.inference.limits import check_samples
     from metavoxel.inference.query import parse_query
+    from metavoxel.inference.stated_prior import parse_prior, prior_text
 
     asked = parse_query(question)
     check_samples(samples or 0)  # before anything is loaded
+    stated = None if prior is None else parse_prior(prior)
     from metavoxel.api import load
     from metavoxel.data.synthetic import samples_folder, write_samples
 
@@ -245,7 +254,7 @@ def ask(
         if preprocess:
             given |= _prepared(loaded, given, Path(folder))
         names = ", ".join(asked.asked)
-        answers = loaded.ask(names, given, samples, seed, **_given(steps=steps))
+        answers = loaded.ask(names, given, samples, seed, stated, **_given(steps=steps))
         if place is not None:
             stripped = _stripped(loaded)
             told = write_samples(answers, loaded.schema, given, place, question, seed, stripped)
@@ -254,9 +263,11 @@ def ask(
     if out is not None:
         errors.print(f"Written to {escape(str(out))}")
     if as_json:
-        print_json(answers.summary())
-    else:
-        console.print(answers_table(answers))
+        print_json(answers.summary() | ({} if stated is None else {"prior": stated}))
+        return
+    console.print(answers_table(answers))
+    if stated is not None:
+        console.print(f"Prior, stated: {escape(prior_text(stated))}", highlight=False)
 
 
 @app.command()

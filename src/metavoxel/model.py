@@ -1,8 +1,8 @@
-"""The MetaVoxel model: schema, encoders, processes, denoiser, and its loss (Eq. 5)."""
+"""The MetaVoxel model: schema, encoders, processes, network, and its loss (Eq. 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from pydantic import Field
@@ -14,18 +14,22 @@ from metavoxel.diffusion.categorical import CategoricalProcess
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
-from metavoxel.diffusion.mixture import MixtureReadOut
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
-from metavoxel.diffusion.readout import CategoricalReadOut, GaussianReadOut, ReadOut
-from metavoxel.diffusion.schedule import Schedule, cosine
-from metavoxel.diffusion.temper import Temper, known_share
-from metavoxel.diffusion.together import JointNormal, Measurement
+from metavoxel.diffusion.schedule import cosine
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
+from metavoxel.posterior.evidence import Evidence
+from metavoxel.posterior.law import ScalarLaw, ScalarPosterior
+from metavoxel.posterior.marginal import Marginal
+from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Schema
 from metavoxel.settings import Strict
+
+EVIDENCE = "(evidence)"  # the head that states what the images say of all scalars; no variable
+SCALARS = "scalars"  # the loss of them all
 
 
 class ModelConfig(Strict):
@@ -56,10 +60,16 @@ class ModelConfig(Strict):
             raise MetaVoxelError(
                 "sampling: the repaint conditioner shares one time; set spacing to uniform."
             )
-        if self.sampling.conditioner == "repaint" and diffusion.times.kind == "conditional":
+        scalars_diffuse = diffusion.scalars == "diffusion" and diffusion.times.kind != "conditional"
+        if self.sampling.conditioner == "repaint" and not scalars_diffuse:
             raise MetaVoxelError(
-                "sampling: the repaint conditioner noises what is known, and times of kind "
-                "conditional never show a noisy scalar; set conditioner to exact."
+                "sampling: the repaint conditioner noises what is known, and this model's training "
+                "shows no noisy scalar; set conditioner to exact."
+            )
+        if diffusion.scalars == "posterior" and diffusion.times.kind in ("shared", "independent"):
+            raise MetaVoxelError(
+                f"diffusion.times of kind {diffusion.times.kind} makes every variable diffuse; set "
+                "diffusion.scalars to diffusion, or times to corners."
             )
         schedules = (diffusion.schedule, diffusion.schedule_of_images)
         in_one = self.sampling.point == "one_evaluation"
@@ -71,104 +81,138 @@ class ModelConfig(Strict):
 
 
 class MetaVoxel(nn.Module):
-    """The joint distribution of a record's variables, as one diffusion model.
+    """The joint distribution of a record's variables: a diffusion model and a law of its scalars.
 
     Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
-    unit, categorical (B,) label indices. Encoded, they are the z of the joint process. `together`
-    is the joint distribution of the encoded scalars that has its share in answers, if any.
+    unit, categorical (B,) label indices. Encoded, they are the z of the joint process. With `law`
+    the scalars do not diffuse: the network states what the images, noisy or clean, say of all of
+    them at once, and Bayes' rule gives p(scalars | images, known scalars). Without it every
+    variable diffuses (the paper).
     """
 
     def __init__(
         self,
         schema: Schema,
         config: ModelConfig,
-        scalings: Mapping[str, LinearScaling],
-        together: JointNormal | None = None,
+        scalings: Mapping[str, NormalScores | LinearScaling],
+        prior: ScalarPrior | None = None,
     ) -> None:
         super().__init__()
         config.check()
         _check_names(schema)
         self.schema, self.config, self.scalings = schema, config, dict(scalings)
-        self.together = together
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
-        scalars = together.mean.numel() if together is not None and self.follows else 0
+        counts = {v: len(kind.labels) for v, kind in schema.categorical.items()}
+        has_law = config.diffusion.scalars == "posterior" and len(schema.scalars) > 0
+        self.law = ScalarLaw([*schema.continuous], counts, prior) if has_law else None
         self.autoencoders = nn.ModuleDict(
-            {v: build_encoder(config.encoding, x, scalars) for v, x in schema.images.items()}
+            {v: build_encoder(config.encoding, x) for v, x in schema.images.items()}
         )
         self.process = self._joint_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
         self.times = config.diffusion.times.build()
-        self.tempers: dict[str, Temper] = {}  # fitted once it is trained
 
     @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """f(z_t, t): what the model predicts of the asked variables (default: all)."""
-        predictions, known = self.network(z, t, asked), self.known(t)
-        return self._tempered(self.pooled(predictions, z, t, known), known)
+        """f(z_t, t): what the network predicts of the asked variables (default: all that diffuse).
 
-    def network(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """The network's prediction alone, as it is trained."""
-        predictions = self.denoiser(self.process.seen(z, t), t, asked, self._clean(z, t, asked))
-        return self._following(predictions, z, t) if self.follows else predictions
+        With the law, the scalars in `z` are known where their t is 0, and unknown where it is T.
+        """
+        return self._network(z, t, [*self.process] if asked is None else asked)
 
-    @property
-    def follows(self) -> bool:
-        """Whether images follow the scalars in closed form."""
-        return self.together is not None and self.config.diffusion.fits_effects
+    def given(
+        self, scalars: State, n: int, generator: torch.Generator | None = None
+    ) -> Callable[[State, Times, Collection[str]], State]:
+        """The denoiser of n records of which these encoded scalars (n, k) are known, no others."""
+        z, t = self.corner(scalars, n, [*self.schema.scalars], generator)
+        return lambda images, times, asked: self(z | images, t | times, asked)
 
-    def _following(self, predictions: State, z: State, t: Times) -> State:
-        """The predictions, those of images as corrections of an answer that knows the scalars."""
-        assert self.together is not None
-        images = [v for v in self.schema.images if v in predictions]
-        if not images:
-            return predictions
-        scalars, out = self.together.standardised(self.measured(z, t)), dict(predictions)
-        for v in images:
-            process = self.process.processes[v]
-            assert isinstance(process, PreconditionedGaussian)
-            out[v] = process.informed(predictions[v], z[v], t[v], scalars)
-        return out
-
-    def pooled(self, predictions: State, z: State, t: Times, known: Mapping[str, Tensor]) -> State:
-        """The network's predictions, together with what scalars say of one another by their joint
-        distribution, if there is one."""
-        if self.together is None:
-            return predictions
-        measured, out = self.measured(z, t), dict(predictions)
-        for v in self.read_outs.keys() & predictions.keys():
-            said, cohort = self.together.evidence(v, measured), self.together.marginal(v)
-            own, others = self.together.voices(v, said, known, self._seen(known))
-            out[v] = self.read_outs[v].pooled(predictions[v], own, said.weighed(others), cohort)
-        return out
-
-    @property
-    def read_outs(self) -> dict[str, ReadOut]:
-        """The processes of the scalars that are read out by Bayes' rule."""
-        return {v: p for v, p in self.process.processes.items() if isinstance(p, ReadOut)}
-
-    def measured(self, z: State, t: Times) -> dict[str, Measurement]:
-        """What the noisy values of the scalars measure of the clean ones."""
-        assert self.together is not None
-        cohort = {v: self.together.marginal(v) for v in self.read_outs}
-        return {v: p.measured(z[v], t[v], cohort[v]) for v, p in self.read_outs.items()}
-
-    def known(self, t: Times) -> dict[str, Tensor]:
-        """The share (B,) of what it would say that every variable still says at its time."""
-        signal = {v: self.process.processes[v].schedule.alpha_bar(t[v]) for v in self.schema}
-        return {v: known_share(a) if v in self.schema.images else a for v, a in signal.items()}
-
-    def _seen(self, known: Mapping[str, Tensor]) -> Tensor:
-        """The share (B,) of the images that is seen."""
-        return torch.stack([known[v] for v in self.schema.images]).mean(0)
+    def evidence(self, z: State, t: Times) -> Evidence:
+        """What the images z_t say of all scalars, in one evaluation of the network."""
+        assert self.law is not None
+        return self.law.tempered(self._stated(z, t))
 
     @torch.no_grad()
-    def _clean(self, z: State, t: Times, asked: Collection[str] | None) -> Clean | None:
+    def posterior(
+        self,
+        known: State,
+        n: int,
+        prior: ScalarPrior | None = None,
+        generator: torch.Generator | None = None,
+    ) -> ScalarPosterior:
+        """p(scalars | known) of n records, of which known[name] (n, ...) is known, encoded: images
+        and scalars. `prior` replaces the cohort's."""
+        assert self.law is not None
+        images = {v: x for v, x in known.items() if v in self.schema.images}
+        scalars = {v: x for v, x in known.items() if v in self.schema.scalars}
+        evidence = None
+        if images:
+            evidence = self.evidence(*self.corner(images, n, [*self.schema.images], generator))
+        return self.law.posterior(evidence, scalars, n, generator, prior)
+
+    def marginal(self, posterior: ScalarPosterior, name: str) -> Marginal:
+        """The distribution of one continuous variable, in its unit."""
+        scores = self.scalings[name]
+        assert isinstance(scores, NormalScores)
+        below = posterior.below(name, scores.knots)
+        mass = below.diff(dim=1)
+        mass[:, 0] += below[:, 0]
+        mass[:, -1] += 1 - below[:, -1]
+        return Marginal(scores.values(scores.knots).numpy(), mass.cpu().numpy())
+
+    def _stated(self, z: State, t: Times) -> Evidence:
+        """The evidence as it is trained: of the images alone, whatever else is in z_t."""
+        assert self.law is not None
+        n = len(next(iter(t.values())))
+        scalars = self.corner({}, n, [*self.schema.scalars], None)
+        z, t = z | scalars[0], t | scalars[1]
+        return self._read(self._network(z, t, [EVIDENCE])[EVIDENCE], t)
+
+    def _read(self, output: Tensor, t: Times) -> Evidence:
+        assert self.law is not None
+        seen = torch.stack([t[v] < self.process.T for v in self.schema.images]).any(0)
+        return self.law.read(output, seen)
+
+    def corner(
+        self, known: State, n: int, names: Collection[str], generator: torch.Generator | None
+    ) -> tuple[State, Times]:
+        """The state of the named variables in which some are known, at 0, and the others are not,
+        at T."""
+        z, t = {}, {}
+        for v in names:
+            t[v] = torch.full((n,), 0 if v in known else self.process.T, device=self.device)
+            if v not in self.process.processes:
+                z[v] = known[v] if v in known else torch.zeros(n, self._states(v)).to(self.device)
+            elif v in known:
+                noise = self.process.noise(n, generator, [v])[v].to(self.device)
+                z[v] = self.process.processes[v].noised(known[v], t[v], noise)
+            else:
+                z[v] = self.process.prior(n, generator, [v])[v].to(self.device)
+        return z, t
+
+    def _network(self, z: State, t: Times, asked: Collection[str]) -> State:
+        """The predictions of the asked variables, and of `EVIDENCE` if it is asked."""
+        return self.denoiser(self._shown(z, t), t, asked, self._clean(z, t, asked))
+
+    def _shown(self, z: State, t: Times) -> State:
+        """z_t as the network is shown it."""
+        shown = self.process.seen({v: z[v] for v in self.process}, t)
+        for v in self.schema.scalars if self.law is not None else ():
+            nothing = 1 / self._states(v) if v in self.labels else 0.0
+            shown[v] = torch.where((t[v] == 0)[:, None], z[v], nothing)
+        return {v: shown[v] for v in self.schema}
+
+    def _states(self, name: str) -> int:
+        """The elements of an encoded scalar."""
+        return len(self.labels[name].labels) if name in self.labels else 1
+
+    @torch.no_grad()
+    def _clean(self, z: State, t: Times, asked: Collection[str]) -> Clean | None:
         """The records that the network's reader may read, if it has one and a scalar is asked."""
-        scalars = [v for v in self.schema.scalars if asked is None or v in asked]
-        if self.config.denoiser.reader is None or not scalars:
+        if self.config.denoiser.reader is None or not any(v in self.denoiser.heads for v in asked):
             return None
         known = torch.stack([t[v] == 0 for v in self.schema.images]).all(0)
         if not bool(known.any()):
@@ -176,17 +220,6 @@ class MetaVoxel(nn.Module):
         rows = known.nonzero()[:, 0]
         images = self.decode({v: z[v][rows] for v in self.schema.images})
         return Clean(rows, torch.cat([*images.values()], dim=1))
-
-    def _tempered(self, predictions: State, known: Mapping[str, Tensor]) -> State:
-        """The predictions, as sure as held-out people found that they may be."""
-        if not self.tempers:
-            return predictions
-        seen, out = self._seen(known), dict(predictions)
-        for v in self.tempers.keys() & predictions.keys():
-            process = self.process.processes[v]
-            assert isinstance(process, ReadOut)
-            out[v] = process.tempered(predictions[v], self.tempers[v].factor(seen))
-        return out
 
     def loss(
         self,
@@ -199,21 +232,52 @@ class MetaVoxel(nn.Module):
 
         z0[name] (B, ...) and, on the CPU, observed[name] (B,) bool; where a value is not observed,
         z0 may hold anything finite. `times` are on the CPU, too. Returns the total and the mean
-        loss of every variable that was asked.
+        loss of every variable that was asked; with the law, that of all scalars as `SCALARS`.
         """
-        n = len(next(iter(z0.values())))
+        n, T = len(next(iter(z0.values()))), self.process.T  # noqa: N806
         if times is None:
-            times = self.times(
-                n, [*self.schema.images], [*self.schema.scalars], self.process.T, generator
-            )
+            times = self.times(n, [*self.schema.images], [*self.schema.scalars], T, generator)
         # Before anything is on the GPU, where every look at a value would have to wait for it.
-        asked = [v for v in z0 if self.learns([v]) and bool((observed[v] & (times[v] > 0)).any())]
+        asked = [
+            v
+            for v in self.process
+            if self.learns([v]) and bool((observed[v] & (times[v] > 0)).any())
+        ]
         device = self.device
         observed = {v: x.to(device) for v, x in observed.items()}
-        t = {v: torch.where(observed[v], times[v].to(device), self.process.T) for v in z0}
+        t = {v: torch.where(observed[v], times[v].to(device), T) for v in z0}
         noise = {v: x.to(device) for v, x in self.process.noise(n, generator).items()}
-        zt = self.process.noised(z0, t, noise)
-        return self.process.loss(self.network(zt, t, asked), z0, t, noise, observed)
+        diffusing = {v: z0[v] for v in self.process}
+        zt = z0 | self.process.noised(diffusing, t, noise)
+        if self.law is None:
+            predictions = self._network(zt, t, asked)
+            return self.process.loss(predictions, z0, t, noise, observed)
+        t |= {v: torch.where(t[v] > 0, T, 0) for v in self.law.names}
+        known = {v: t[v] == 0 for v in self.law.names}
+        if not asked:  # the evidence is of the images alone, so that every record teaches it
+            t |= {v: torch.full_like(t[v], T) for v in self.law.names}
+        predictions = self._network(zt, t, [*asked, EVIDENCE])
+        output = predictions.pop(EVIDENCE)
+        total, parts = self.process.loss(predictions, z0, t, noise, observed)
+        if not self.learns([*self.law.names], [*self.schema.images]):
+            return total, parts
+        alone = torch.stack([t[v] == T for v in self.law.names]).all(0)
+        surprise = self._surprise(self._read(output, t), z0, observed, known, alone)
+        return total.to(device) + surprise, parts | {SCALARS: surprise.detach()}
+
+    def _surprise(
+        self,
+        evidence: Evidence,
+        z0: State,
+        observed: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
+        rows: Tensor,
+    ) -> Tensor:
+        """-log p(asked scalars | images, known), the mean over a batch, of these `rows` (B,)."""
+        assert self.law is not None
+        asked = {v: observed[v] & ~known[v] & rows for v in known}
+        likelihood = self.law.log_likelihood(evidence, z0, known, asked)
+        return -torch.where(rows, likelihood, 0).mean().float()
 
     def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
         """Whether the model's training is meant to teach the question `asked` | `known`."""
@@ -241,7 +305,6 @@ class MetaVoxel(nn.Module):
 
     def _joint_process(self) -> JointProcess:
         config = self.config.diffusion
-        gaussian = config.schedule.build(config.T)
         of_images = config.schedule_of_images.build(config.T)
         processes: dict[str, Process] = {}
         shapes: dict[str, tuple[int, ...]] = {}
@@ -257,14 +320,19 @@ class MetaVoxel(nn.Module):
                 else GaussianProcess(of_images, config.image_prediction, clip=config.image_clip)
             )
             shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
+        if self.law is not None:
+            return JointProcess(processes, shapes)
+        schedule = config.schedule.build(config.T)
         for v in self.schema.continuous:
-            processes[v] = _continuous(config, gaussian, self.scalings[v])
+            scaling, prediction = self.scalings[v], config.continuous_prediction
+            assert isinstance(scaling, LinearScaling)
+            # The paper's loss is the plain squared error of the noise, whose variance is 1.
+            std = 1.0 if prediction == "epsilon" else scaling.std
+            processes[v] = GaussianProcess(schedule, prediction, std, config.continuous_clip)
             shapes[v] = (1,)
-        for v, kind in self.schema.categorical.items():
-            K = len(kind.labels)  # noqa: N806
-            discrete = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
-            reads_out = config.categorical_prediction == "read_out"
-            processes[v] = CategoricalReadOut(discrete) if reads_out else discrete
+        for v in self.schema.categorical:
+            K = self._states(v)  # noqa: N806
+            processes[v] = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
             shapes[v] = (K,)
         return JointProcess(processes, shapes)
 
@@ -274,10 +342,16 @@ class MetaVoxel(nn.Module):
             shown, predicted = process.processes[v].widths
             channels = process.shapes[v][0]
             fields[v] = shown * channels, predicted * channels
-        scalars = {v: process.processes[v].widths for v in self.schema.scalars}
+        if self.law is not None:
+            scalars = {v: self._states(v) for v in self.schema.scalars}
+            heads = {EVIDENCE: self.law.widths}
+        else:
+            widths = {v: process.processes[v].widths for v in self.schema.scalars}
+            scalars = {v: state for v, (state, _) in widths.items()}
+            heads = {v: (out, 0) for v, (_, out) in widths.items()}
         grids = [process.shapes[v][1:] for v in self.schema.images]
         channels = sum(image.channels for image in self.schema.images.values())
-        return Layout(fields, scalars, grids[0] if grids else (), channels)
+        return Layout(fields, scalars, heads, grids[0] if grids else (), channels)
 
 
 def _check_names(schema: Schema) -> None:
@@ -288,19 +362,6 @@ def _check_names(schema: Schema) -> None:
             f'"{taken[0]}" cannot name a variable: PyTorch uses it itself. Rename the column, to '
             f'"{taken[0]}_" for one.'
         )
-
-
-def _continuous(config: DiffusionConfig, schedule: Schedule, scaling: LinearScaling) -> Process:
-    prediction, std = config.continuous_prediction, scaling.std
-    if prediction == "read_out":
-        velocity = GaussianProcess(schedule, "v", std)
-        if not (config.fits_mixtures and scaling.mixture):
-            return GaussianReadOut(velocity)
-        both = config.variance_learns_from == "likelihood and velocity"
-        return MixtureReadOut(velocity, scaling.mixture, both)
-    # The paper's loss is the plain squared error of the noise, whose variance is 1.
-    scale = 1.0 if prediction == "epsilon" else std
-    return GaussianProcess(schedule, prediction, scale, config.continuous_clip)
 
 
 def best_device() -> torch.device:

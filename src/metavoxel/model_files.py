@@ -24,12 +24,12 @@ from metavoxel.schema import Image, Schema, parse_schema
 from metavoxel.settings import Strict
 from metavoxel.terminal import errors
 
-FORMAT = 1  # of the model folder; raised when an older reader could misread a newer folder
+FORMAT = 2  # of the model folder; raised when an older reader could misread a newer folder
 CHECKSUMS = "checksums.json"
 WEIGHTS = frozenset({"autoencoder.safetensors", "denoiser.safetensors"})
 NEEDED = WEIGHTS | {"schema.json", "config.yaml", "encoding.json"}
 KNOWN = NEEDED | {
-    "tempers.json",
+    "posterior.json",
     "calibration.json",
     "selftest.json",
     "preprocessing.json",
@@ -42,7 +42,6 @@ _LARGE = 10**9  # bytes, from which comparing checksums takes seconds, which is 
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1 + 1e-9)]  # a mean of shares, rounded
 Measured = Annotated[  # None where it is no finite number
     float | None, Field(strict=True), AfterValidator(lambda x: _with_nulls(x))
 ]
@@ -63,39 +62,56 @@ class Checksums(RootModel[dict[str, Digest]]):
 
 
 class Scaling(Strict):
-    """A continuous variable's range, and its encoded values' distribution in training."""
+    """A continuous variable's range, and how its values were distributed in training."""
 
     low: Finite
     high: Finite
-    std: Positive = 1.0
-    mixture: tuple[tuple[Positive, Finite, Positive], ...] = Field(
-        default=(), description="weight, mean and standard deviation of normals"
+    std: Positive | None = Field(
+        default=None, description="of the linearly scaled values, of a variable that diffuses"
+    )
+    components: tuple[tuple[Positive, Finite, Positive], ...] = Field(
+        default=(), description="weight, mean and standard deviation of normals, in the unit"
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Scaling:
         if not self.low < self.high:
             raise ValueError("low must be below high")
+        if (self.std is None) == (not self.components):
+            raise ValueError("it must have either std or components")
         return self
 
 
-class JointScalars(Strict):
-    """The joint normal of the encoded scalars, as of `metavoxel.diffusion.together.JointNormal`."""
+class Prior(Strict):
+    """The joint prior of the embedded scalars, as of `metavoxel.posterior.prior.ScalarPrior`."""
 
-    widths: dict[str, Annotated[int, Field(strict=True, ge=1)]]
-    mean: tuple[Finite, ...]
+    counts: tuple[Annotated[int, Field(strict=True, ge=1)], ...]
+    frequencies: tuple[Positive, ...]
+    unary: tuple[Finite, ...]
+    pair: tuple[tuple[Finite, ...], ...]
+    offset: tuple[Finite, ...]
+    slopes: tuple[tuple[Finite, ...], ...]
     covariance: tuple[tuple[Finite, ...], ...]
-    share: Share = 1.0
-    beside: dict[str, Share] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _fits(self) -> JointScalars:
-        size = sum(self.widths.values())
-        if {len(self.mean), len(self.covariance), *map(len, self.covariance)} != {size}:
-            raise ValueError("mean and covariance do not have as many elements as the scalars")
-        if self.beside.keys() - self.widths.keys():
-            raise ValueError("beside names a variable that widths does not")
+    def _fits(self) -> Prior:
+        numbers, states = len(self.offset), sum(self.counts)
+        shapes = {"pair": (states, states), "slopes": (numbers, states)}
+        for name, (rows, columns) in {**shapes, "covariance": (numbers, numbers)}.items():
+            x = getattr(self, name)
+            if len(x) != rows or any(len(row) != columns for row in x):
+                raise ValueError(f"{name} must have shape {[rows, columns]}")
+        if {len(self.frequencies), len(self.unary)} != {states}:
+            raise ValueError(f"frequencies and unary must have {states} elements")
         return self
+
+
+class Posterior(Strict):
+    """`posterior.json`: the prior of all scalars, and the calibration of the evidence."""
+
+    prior: Prior
+    temperatures: dict[str, Positive]
+    sharing: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class Latents(Strict):
@@ -111,33 +127,19 @@ class Encoding(Strict):
     continuous: dict[str, Scaling]
     categorical: dict[str, tuple[str, ...]]
     images: dict[str, Latents]
-    scalars: JointScalars | None = None
 
     def check(self, schema: Schema, where: Path) -> None:
         """Raise MetaVoxelError unless it is of the schema's variables."""
-        widths = {v: len(getattr(kind, "labels", "1")) for v, kind in schema.scalars.items()}
         for what, own, theirs in (
             ("continuous", {*self.continuous}, {*schema.continuous}),
             ("categorical", self.categorical, {v: x.labels for v, x in schema.categorical.items()}),
             ("images", {*self.images}, {*schema.images}),
-            ("scalars", widths if self.scalars is None else self.scalars.widths, widths),
         ):
             if own != theirs:
                 raise MetaVoxelError(
                     f"{where}, key {what}: it is not of the variables of schema.json. Copy the "
                     "model again, or train it again."
                 )
-
-
-class Tempering(Strict):
-    """Factors on the spread of a scalar's answers, as of `metavoxel.diffusion.temper.Temper`."""
-
-    images_known: Positive
-    images_unknown: Positive
-
-
-class Tempers(RootModel[dict[str, Tempering]]):
-    """`tempers.json`: temperature scaling, by scalar."""
 
 
 class PointCalibration(Strict):

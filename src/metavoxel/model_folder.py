@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from pydantic import ValidationError
 from torch import nn
 
-from metavoxel.diffusion.temper import Temper
-from metavoxel.diffusion.together import JointNormal
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.json import read_model
@@ -24,27 +25,19 @@ from metavoxel.model_files import (
     FORMAT,
     KNOWN,
     Encoding,
-    JointScalars,
     Latents,
+    Posterior,
+    Prior,
     Scaling,
-    Tempers,
     check_files,
     json_text,
     read_model_schema,
     write_checksums,
 )
+from metavoxel.posterior.law import Calibration, ScalarLaw
+from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Schema
 from metavoxel.settings import explain
-
-# What folders mean that were written before these settings were.
-BEFORE = {
-    "image_schedule": None,
-    "continuous_prior": "normal",
-    "scalars_together": False,
-    "image_follows_scalars": False,
-}
-# Settings that are gone, and what they were where a folder does without them.
-GONE = {"scalars_alone": False}
 
 
 def save_model(
@@ -70,8 +63,8 @@ def write_model(model: MetaVoxel, folder: Path, files: Mapping[str, str]) -> Non
     (folder / "encoding.json").write_text(json_text(_encoding(model).model_dump(mode="json")))
     write_weights(model.autoencoders, folder / "autoencoder.safetensors")
     write_weights(model.denoiser, folder / "denoiser.safetensors")
-    tempers = {v: vars(temper) for v, temper in model.tempers.items()}
-    (folder / "tempers.json").write_text(json_text(tempers))
+    if model.law is not None:
+        (folder / "posterior.json").write_text(json_text(_posterior(model.law)))
     for name, text in files.items():
         (folder / name).write_text(text)
     write_checksums(folder)
@@ -87,33 +80,29 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     schema, config = read_settings(folder)
     encoding = read_model(folder / "encoding.json", Encoding)
     encoding.check(schema, folder / "encoding.json")
-    scalings = {v: LinearScaling(**s.model_dump()) for v, s in encoding.continuous.items()}
-    together = encoding.scalars and JointNormal(**encoding.scalars.model_dump())
+    scalings = {v: _scaling(s) for v, s in encoding.continuous.items()}
+    path, posterior = folder / "posterior.json", None
+    if config.diffusion.scalars == "posterior" and len(schema.scalars):
+        posterior = read_model(path, Posterior)
     with reading(folder / "config.yaml", "the settings of this model"):
-        model = MetaVoxel(schema, config, scalings, together)
+        prior = posterior and ScalarPrior(**posterior.prior.model_dump())
+        model = MetaVoxel(schema, config, scalings, prior)
     load_weights(model.autoencoders, folder / "autoencoder.safetensors")
     load_weights(model.denoiser, folder / "denoiser.safetensors")
-    if (folder / "tempers.json").is_file():  # older folders have none
-        model.tempers = _tempers(folder / "tempers.json", model)
+    if model.law is not None and posterior is not None:
+        if posterior.temperatures.keys() != {*model.law.names}:
+            raise MetaVoxelError(
+                f"{path}, key temperatures: it is not of the variables of schema.json. Copy the "
+                "model again, or train it again."
+            )
+        model.law.calibration = Calibration(posterior.temperatures, posterior.sharing)
     return model.to(device).eval()
-
-
-def _tempers(path: Path, model: MetaVoxel) -> dict[str, Temper]:
-    tempers = read_model(path, Tempers).root
-    if others := tempers.keys() - model.read_outs.keys():
-        raise MetaVoxelError(f"{path}: {min(others)} has no spread to be tempered. Copy it again.")
-    return {v: Temper(**factors.model_dump()) for v, factors in tempers.items()}
 
 
 def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
     """The schema and configuration of a model folder, without its weights."""
     schema = read_model_schema(folder)
     settings = read_yaml(folder / "config.yaml")
-    match settings:
-        case {"diffusion": dict(diffusion), "denoiser": dict(denoiser)}:
-            settings["diffusion"] = BEFORE | diffusion
-            kept = {k: x for k, x in denoiser.items() if k not in GONE or x != GONE[k]}
-            settings["denoiser"] = kept
     try:
         config = ModelConfig.model_validate(settings)
     except ValidationError as error:
@@ -122,13 +111,23 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
 
 
 def _encoding(model: MetaVoxel) -> Encoding:
-    together = model.together
+    scalings = {v: asdict(s) for v, s in model.scalings.items()}
     return Encoding(
-        continuous={v: Scaling(**vars(s)) for v, s in model.scalings.items()},
+        continuous={v: Scaling(**s) for v, s in scalings.items()},
         categorical={v: s.labels for v, s in model.labels.items()},
         images={v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
-        scalars=None if together is None else JointScalars(**together.as_dict()),
     )
+
+
+def _scaling(saved: Scaling) -> NormalScores | LinearScaling:
+    if saved.std is not None:
+        return LinearScaling(saved.low, saved.high, saved.std)
+    return NormalScores(saved.low, saved.high, saved.components)
+
+
+def _posterior(law: ScalarLaw) -> dict[str, Any]:
+    constants = asdict(law.calibration)
+    return Posterior(prior=Prior(**law.prior.as_dict()), **constants).model_dump(mode="json")
 
 
 def _per_channel(encoder: nn.Module) -> Latents:

@@ -36,8 +36,8 @@ from typing import TypeAlias
 import numpy as np
 from scipy.special import expit, logit
 
-from metavoxel.data.marginal import Marginal
 from metavoxel.errors import MetaVoxelError
+from metavoxel.posterior.marginal import Marginal
 
 SEXES = ("F", "M")
 DIAGNOSES = ("CN", "MCI", "AD")

@@ -21,8 +21,9 @@ class LinearParts(nn.Module):
     """Images and scalars to scalars, images and scalars to images.
 
     `shown` and `out` are the channels of what is shown of the images and of their prediction;
-    `scalars` maps a scalar to (width of what is shown of it, width of its prediction); `embedding`
-    is the width of the embedding of the times.
+    `scalars` maps a scalar to the width of what is shown of it; `heads` maps what is read off the
+    images to the width of its output that is linear in them, and of the rest; `embedding` is the
+    width of the embedding of the times.
     """
 
     def __init__(
@@ -30,16 +31,18 @@ class LinearParts(nn.Module):
         shown: int,
         out: int,
         grid: tuple[int, ...],
-        scalars: Mapping[str, tuple[int, int]],
+        scalars: Mapping[str, int],
+        heads: Mapping[str, tuple[int, int]],
         embedding: int,
     ) -> None:
         super().__init__()
-        elements, states = shown * math.prod(grid), sum(state for state, _ in scalars.values())
+        elements, states = shown * math.prod(grid), sum(scalars.values())
+        self.states, self.rest = [*scalars], {v: rest for v, (_, rest) in heads.items()}
         self.read_outs = nn.ModuleDict(
-            {v: ReadOut(elements, width) for v, (_, width) in scalars.items()}
+            {v: ReadOut(elements, width) for v, (width, _) in heads.items()}
         )
         self.regressions = nn.ModuleDict(
-            {v: Effect(states, width, (), embedding) for v, (_, width) in scalars.items()}
+            {v: Effect(states, heads[v][0], (), embedding) for v in scalars if v in heads}
         )
         self.neighbourhood = Neighbourhood(len(grid), shown, out, embedding)
         self.effect = Effect(states, out, grid, embedding)
@@ -48,13 +51,11 @@ class LinearParts(nn.Module):
         self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor, asked: Collection[str]
     ) -> dict[str, Tensor]:
         """Images (B, shown, *grid) and, in z, scalars as shown, times (B, embedding) -> a term
-        (B, k) of each scalar that is asked."""
-        scalars = self._joined(images, z)
-        return {
-            v: read(images) + self.regressions[v](scalars, emb)
-            for v, read in self.read_outs.items()
-            if v in asked
-        }
+        (B, k) of each head that is asked."""
+        out = {v: read(images) for v, read in self.read_outs.items() if v in asked}
+        for v in self.regressions.keys() & out.keys():
+            out[v] = out[v] + self.regressions[v](self._joined(images, z), emb)
+        return {v: F.pad(x, (0, self.rest[v])) for v, x in out.items()}
 
     def fields(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
         """The same -> a term (B, out, *grid) of the images."""
@@ -62,7 +63,7 @@ class LinearParts(nn.Module):
 
     def _joined(self, images: Tensor, z: Mapping[str, Tensor]) -> Tensor:
         none = images.new_zeros(len(images), 0)
-        return torch.cat([none, *(z[v] for v in self.read_outs)], dim=1)
+        return torch.cat([none, *(z[v] for v in self.states)], dim=1)
 
 
 class ReadOut(nn.Module):

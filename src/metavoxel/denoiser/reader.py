@@ -21,15 +21,17 @@ _GROUPS = 8
 class Reader(nn.Module):
     """A ResNet on images; its features and the rest of the record, joined as in BRAID.
 
-    Its answers are 0 before training. `scalars` maps a scalar to (width of what is shown of it,
-    width of its prediction); `embedding` is the width of the embedding of the times.
+    Its answers are 0 before training. `scalars` maps a scalar to the width of what is shown of it,
+    `heads` what is read off to the widths of its output; `embedding` is the width of the embedding
+    of the times.
     """
 
     def __init__(
         self,
         dims: int,
         channels: int,
-        scalars: Mapping[str, tuple[int, int]],
+        scalars: Mapping[str, int],
+        heads: Mapping[str, tuple[int, int]],
         embedding: int,
         config: ReaderConfig,
     ) -> None:
@@ -45,14 +47,14 @@ class Reader(nn.Module):
             feed_forward=False,
             norm=("group", {"num_groups": _GROUPS}),  # of records at many times, no batch has one
         )
-        states = sum(state for state, _ in scalars.values())
+        states = sum(scalars.values())
         self.dropout = nn.Dropout(config.dropout)
         self.of_image = nn.Linear(widths[-1], config.features)
         self.of_scalars = nn.Linear(states, config.features, bias=False)
         self.of_times = nn.Linear(embedding, config.features, bias=False)
         self.outputs = nn.ModuleDict()
-        for v, (_, width) in scalars.items():
-            self.outputs[v] = nn.Linear(config.features, width)
+        for v, widths in heads.items():
+            self.outputs[v] = nn.Linear(config.features, sum(widths))
             nn.init.zeros_(self.outputs[v].weight)  # type: ignore[arg-type]
             nn.init.zeros_(self.outputs[v].bias)  # type: ignore[arg-type]
 

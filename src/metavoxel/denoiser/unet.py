@@ -25,12 +25,15 @@ class Layout:
     """What the network must know of the variables, and no more.
 
     `fields` maps an image-like variable to (channels of what is shown of it, channels of its
-    prediction); all share the latent grid `grid`. `scalars` maps a scalar to the like widths.
-    `channels` are those of all images together, decoded.
+    prediction); all share the latent grid `grid`. `scalars` maps a scalar to the width of what is
+    shown of it. `heads` maps what is read off the bottleneck to the width of its output: that which
+    linear maps of the images add to, and the rest. `channels` are those of all images together,
+    decoded.
     """
 
     fields: Mapping[str, tuple[int, int]]
-    scalars: Mapping[str, tuple[int, int]]
+    scalars: Mapping[str, int]
+    heads: Mapping[str, tuple[int, int]]
     grid: tuple[int, ...]
     channels: int = 1
 
@@ -48,8 +51,9 @@ class JointUNet(nn.Module):
     """Reads the whole noisy record, every variable at its own time, and predicts every variable.
 
     Scalars enter twice: as constant input channels and as tokens for cross-attention. The fields'
-    predictions are the U-Net's output; each scalar has a head on the bottleneck. When no field is
-    asked for, the decoder half is left out, which is most of the cost.
+    predictions are the U-Net's output; each scalar, or the evidence about all of them, has a head
+    on the bottleneck. When no field is asked for, the decoder half is left out, which is most of
+    the cost.
     """
 
     def __init__(self, layout: Layout, config: DenoiserConfig) -> None:
@@ -75,24 +79,25 @@ class JointUNet(nn.Module):
         )
         del self.backbone.time_embed  # ours takes one time per variable
         self.time = TimeEmbedding([*layout.fields, *layout.scalars], 4 * width)
-        states = {v: state for v, (state, _) in layout.scalars.items()}
-        self.tokens = ScalarTokens(states, config.token_channels) if states else None
+        self.tokens = (
+            ScalarTokens(layout.scalars, config.token_channels) if layout.scalars else None
+        )
         self.dropout = Dropout[Dropout.DROPOUT, dims](config.dropout)
         self.heads = nn.ModuleDict(
             {
                 v: ScalarHead(
-                    dims, config.channels[-1], config.scalar_head_channels, out, config.groups
+                    dims, config.channels[-1], config.scalar_head_channels, sum(out), config.groups
                 )
-                for v, (_, out) in layout.scalars.items()
+                for v, out in layout.heads.items()
             }
         )
         self.linear = (
-            LinearParts(shown, predicted, layout.grid, layout.scalars, 4 * width)
+            LinearParts(shown, predicted, layout.grid, layout.scalars, layout.heads, 4 * width)
             if config.linear_parts
             else None
         )
         self.reader = (
-            Reader(dims, layout.channels, layout.scalars, 4 * width, config.reader)
+            Reader(dims, layout.channels, layout.scalars, layout.heads, 4 * width, config.reader)
             if config.reader is not None and layout.scalars
             else None
         )
@@ -105,12 +110,12 @@ class JointUNet(nn.Module):
         asked: Collection[str] | None = None,
         clean: Clean | None = None,
     ) -> dict[str, Tensor]:
-        """Predict the `asked` variables (all of them by default).
+        """Predict the `asked` fields and heads (all of them by default).
 
         z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers. `clean` is
         what the reader reads, if there is one.
         """
-        asked = [*self.layout.fields, *self.layout.scalars] if asked is None else asked
+        asked = [*self.layout.fields, *self.layout.heads] if asked is None else asked
         emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
         images = torch.cat([z[v] for v in self.layout.fields], dim=1)
         bottleneck, skips = self._encode(self._input(images, z), emb, context)

@@ -93,7 +93,7 @@ class CornerTimesConfig(Strict):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the records whose unknown scalars are all at t = T",
+        description="of scalars that diffuse, share of the records whose unknown ones are all at T",
     )
 
     def build(self) -> TimeSampler:
@@ -145,9 +145,8 @@ class DiffusionConfig(Strict):
     )
     image_follows_scalars: bool = Field(
         default=True,
-        description="with preconditioning and scalars_together, whether the linear answer is that "
-        "given the scalars, too, by a ridge regression of the latents on those of the training "
-        "people",
+        description="with preconditioning and the posterior of scalars, whether the linear answer "
+        "is that given the scalars, too, by a regression of the latents on them",
     )
     image_loss_relative: float = Field(
         default=0.0,
@@ -157,28 +156,16 @@ class DiffusionConfig(Strict):
         "to that of the linear answer; the rest is the error of the noise (Eq. 5). Where images do "
         "not follow scalars linearly, they follow them the less the smaller it is",
     )
-    continuous_prediction: Prediction | Literal["read_out"] = Field(
-        default="read_out",
-        description="what it says of a continuous variable: epsilon (the paper), x0, v, or its "
-        "mean and variance given the rest of the record, which Bayes' rule joins with z_t "
-        "(read_out)",
+    scalars: Literal["posterior", "diffusion"] = Field(
+        default="posterior",
+        description="how scalars are answered: by one joint posterior, from what the network "
+        "states that the images say of them all and a prior that is fitted to the training set "
+        "(posterior), or by diffusing, each as a variable like the images (the paper)",
     )
-    continuous_prior: Literal["normal", "mixture"] = Field(
-        default="mixture",
-        description="what Bayes' rule takes the values of a continuous variable to be over the "
-        "cohort, with read_out: one normal, or a mixture of normals that is fitted to the training "
-        "people, so that an answer that little is known of has the cohort's humps and skew",
-    )
-    scalars_together: bool = Field(
-        default=True,
-        description="whether scalars that are read out speak of one another by the mean and "
-        "covariance of the training people, too, in the measure in which that answers validation "
-        "people better than the network does",
-    )
-    variance_learns_from: Literal["likelihood and velocity", "likelihood"] = Field(
-        default="likelihood and velocity",
-        description="what teaches the variance that is read out beside a mixture. With the "
-        "likelihood alone answers are better for a thousand people and worse for a hundred",
+    continuous_prediction: Prediction = Field(
+        default="v",
+        description="what the network says of a continuous variable that diffuses: epsilon (the "
+        "paper), x0 or v",
     )
     image_clip: float | None = Field(
         default=None,
@@ -189,36 +176,16 @@ class DiffusionConfig(Strict):
     continuous_clip: float | None = Field(
         default=None,
         gt=0,
-        description="the same of a continuous variable, without read_out; 1 is its range",
-    )
-    categorical_prediction: Literal["label", "read_out"] = Field(
-        default="read_out",
-        description="what it says of a categorical variable: its clean label given all of z_t (the "
-        "paper), or given the rest of the record, which Bayes' rule joins with z_t (read_out)",
+        description="the same of a continuous variable that diffuses; 1 is its range",
     )
     categorical_kernel: Kernel = Field(
-        default="uniform", description="D3PM kernel: uniform (Eq. 4) or absorbing (a mask state)"
+        default="uniform",
+        description="D3PM kernel of labels that diffuse: uniform (Eq. 4) or absorbing (a mask "
+        "state)",
     )
     times: TimesConfig = Field(
         default_factory=CornerTimesConfig, description="which times training sees"
     )
-
-    @property
-    def fits_mixtures(self) -> bool:
-        """Whether the values of continuous variables are described by mixtures of normals."""
-        return self.continuous_prediction == "read_out" and self.continuous_prior == "mixture"
-
-    @property
-    def fits_scalars_together(self) -> bool:
-        """Whether the joint distribution of the scalars is described by a normal."""
-        read_out = {self.continuous_prediction, self.categorical_prediction} == {"read_out"}
-        return self.scalars_together and read_out
-
-    @property
-    def fits_effects(self) -> bool:
-        """Whether the slopes of images on the scalars are described."""
-        follows = self.image_preconditioning and self.image_follows_scalars
-        return follows and self.fits_scalars_together
 
     @property
     def schedule_of_images(self) -> ScheduleConfig:
@@ -253,19 +220,6 @@ class SamplingConfig(Strict):
         ge=0,
         le=1,
         description="0 is deterministic, 1 is ancestral sampling (DDPM); above 0 needs order 1",
-    )
-    scalars_first: bool = Field(
-        default=True,
-        description="an image is drawn after the scalars of its record, asked for or not: "
-        "p(scalars | known), then p(image | scalars, known). Otherwise they are marginalised, or "
-        "move together with it. Only with exact, and if no part of an image is held",
-    )
-    scalars_in_turn: bool = Field(
-        default=True,
-        description="asked scalars that are read out are drawn one after another, each from what "
-        "one evaluation states of it given those before; otherwise they move together along a "
-        "trajectory of `steps`, as they do where a part of an image is held, or an image moves "
-        "with them. Only with exact",
     )
     image_stop: int = Field(
         default=0,

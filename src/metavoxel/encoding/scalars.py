@@ -8,22 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.diffusion.mixture import Component, fit_mixture
-
 
 @dataclass(frozen=True)
 class LinearScaling:
     """A continuous variable, mapped linearly so that [low, high] becomes [-1, 1].
 
-    `std` is the standard deviation of the encoded values over the training split; `mixture` are the
-    weights, means and standard deviations of normals that describe them: if there are none, one
-    normal of that standard deviation does.
+    `std` is the standard deviation of the encoded values over the training split.
     """
 
     low: float
     high: float
     std: float = 1.0
-    mixture: tuple[Component, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -54,12 +49,10 @@ class OneHot:
         return z.argmax(-1)
 
 
-def fit_scaling(
-    values: Tensor, bounds: tuple[float, float] | None, mixture: bool = False
-) -> LinearScaling:
+def fit_scaling(values: Tensor, bounds: tuple[float, float] | None) -> LinearScaling:
     """The scaling of a continuous variable: bounds from the schema, or from the observed values.
 
-    `values` (n,) are the observed values of the training split; `mixture` describes them, too.
+    `values` (n,) are the observed values of the training split.
     """
     low, high = bounds if bounds is not None else (float(values.min()), float(values.max()))
     if high <= low:
@@ -67,8 +60,7 @@ def fit_scaling(
     unscaled = LinearScaling(low, high)
     z = unscaled.encode(values)[:, 0]
     std = float(z.std()) if len(values) > 1 else 1.0
-    normals = fit_mixture(z) if mixture and len(values) > 1 else ()
-    return LinearScaling(low, high, max(std, 1e-3), normals)
+    return LinearScaling(low, high, max(std, 1e-3))
 
 
 def label_indices(labels: tuple[str, ...], values: list[str]) -> Tensor:

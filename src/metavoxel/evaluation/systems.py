@@ -25,7 +25,6 @@ from metavoxel.files.arrays import read_arrays
 from metavoxel.files.wall import reading
 from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import BATCH, IMAGES, ask_encoded
-from metavoxel.inference.spread import stated_quantiles, stated_spread
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Schema
 
@@ -54,7 +53,7 @@ class SystemAnswers:
         return len(next(iter(self.points.values())))
 
 
-_LEVELS = (torch.arange(100, dtype=torch.float64) + 0.5) / 100  # of stated quantiles
+_LEVELS = (np.arange(100) + 0.5) / 100  # of stated quantiles
 _ARRAYS = ("points", "samples", "probabilities", "spreads")
 
 
@@ -170,19 +169,17 @@ def answer(
     settings: SamplingConfig | None = None,
 ) -> SystemAnswers:
     """Ask for scalars of n records given images (n, C, *grid), and scalars (n,) as numbers or label
-    indices: from `count` samples, or 0 for one evaluation. What that states of a variable whose
-    prior is a mixture is no normal: 100 quantiles, evenly spaced, stand for it as samples."""
+    indices: from `count` samples, or 0 for one evaluation. 100 quantiles, evenly spaced, stand for
+    the distribution of a number as samples."""
     start, settings = time.perf_counter(), settings or model.config.sampling
     z0 = {v: _encoded(model, v, x) for v, x in known.items()}
     if count == 0:
-        point = ask_encoded(model, asked, z0, n, 0, seed).point
-        spreads = stated_spread(model, asked, z0, n, seed)
-        raw = {v: x.double().numpy() for v, x in point.items()}
+        stated = ask_encoded(model, asked, z0, n, 0, seed)
+        raw = {v: x.double().numpy() for v, x in stated.point.items()}
         probabilities = {v: _normalised(x) for v, x in raw.items() if x.ndim == 2}
         points = {v: x if x.ndim == 1 else x.argmax(1).astype(float) for v, x in raw.items()}
-        spread = {v: x.numpy() for v, x in spreads.items()}
-        drawn = stated_quantiles(model, asked, z0, n, _LEVELS, seed)
-        samples = {v: x.numpy() for v, x in drawn.items()}
+        spread = {v: x.std for v, x in stated.numbers.items()}
+        samples = {v: x.quantiles(_LEVELS) for v, x in stated.numbers.items()}
         return SystemAnswers(points, samples, probabilities, spread, time.perf_counter() - start)
     # The one evaluation is timed on its own.
     settings = settings.model_copy(update={"point": "samples"})

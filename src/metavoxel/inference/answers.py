@@ -10,6 +10,7 @@ import numpy as np
 
 from metavoxel.data.images import Grid, Scan, to_file
 from metavoxel.errors import MetaVoxelError
+from metavoxel.posterior.marginal import Marginal
 
 
 def central_interval(samples: np.ndarray, level: float) -> np.ndarray:
@@ -28,20 +29,24 @@ def central_interval(samples: np.ndarray, level: float) -> np.ndarray:
 class ContinuousAnswer:
     """A continuous variable's conditional distribution, in the variable's unit.
 
-    `point` is the answer of one network evaluation, E[variable | known], or None; `samples` (n,)
-    are draws from the conditional, perhaps none. `range` is that of the schema, or of the training
-    data where the schema has none. A distribution with tails may leave it; a mean beyond it says
-    that the model cannot answer.
+    `distribution` is p(variable | known) as one network evaluation states it, or None where the
+    model can only be sampled; `point` is then an expectation that one evaluation gives, or None.
+    `samples` (n,) are draws, joint with those of the other variables, perhaps none. `range` is that
+    of the schema, or of the training data where the schema has none. A distribution with tails may
+    leave it; a mean beyond it says that the model cannot answer.
     """
 
     unit: str | None
     samples: np.ndarray
     point: float | None = None
     range: tuple[float, float] | None = None
+    distribution: Marginal | None = None
 
     @property
     def mean(self) -> float:
         """The expectation: from one evaluation where the model allows it, else of the samples."""
+        if self.distribution is not None:
+            return float(self.distribution.mean[0])
         return self.point if self.point is not None else float(self._drawn(1).mean())
 
     @property
@@ -61,14 +66,27 @@ class ContinuousAnswer:
 
     @property
     def std(self) -> float:
+        """The standard deviation: of the distribution, else of the samples."""
+        if self.distribution is not None:
+            return float(self.distribution.std[0])
         return float(self._drawn(2).std(ddof=1))
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """The central interval that holds the variable with probability `level`."""
         if not 0 < level < 1:
             raise MetaVoxelError(f"An interval's level lies between 0 and 1; {level} does not.")
+        if self.distribution is not None:
+            low, high = self.distribution.interval(level)
+            return float(low[0]), float(high[0])
         low, high = central_interval(self._drawn(2), level)
         return float(low), float(high)
+
+    def cdf(self, value: float) -> float:
+        """P(variable <= value | known): the centile of a value among people of whom as much is
+        known, from 0 to 1."""
+        if self.distribution is not None:
+            return float(self.distribution.cdf(np.array([value]))[0])
+        return float((self._drawn(2) <= value).mean())
 
     def _drawn(self, least: int) -> np.ndarray:
         if len(self.samples) < least:
@@ -81,7 +99,7 @@ class ContinuousAnswer:
         out: dict[str, Any] = {"mean": self.mean, "unit": self.unit}
         if self.range is not None:
             out |= {"range": list(self.range), "outside_range": self.outside}
-        if len(self.samples) > 1:
+        if self.distribution is not None or len(self.samples) > 1:
             out |= {"std": self.std, "interval_90": list(self.interval(0.9))}
         if len(self.samples) and self.range is not None:
             out["samples"] = len(self.samples)

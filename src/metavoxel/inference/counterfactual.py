@@ -8,15 +8,15 @@ noise that explains it (abduction); that noise is run back given the changed one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.joint import State
+from metavoxel.diffusion.process import Process
 from metavoxel.inference.ask import check_finite, check_learnt
-from metavoxel.inference.samplers import forward_from_clean, time_grid
+from metavoxel.inference.samplers import time_grid
 from metavoxel.model import MetaVoxel
 
 
@@ -38,41 +38,43 @@ def counterfactual(
     check_learnt(model, [name], factual)
     check_learnt(model, [name], {**factual, **changed})
     generator = torch.Generator().manual_seed(seed)
-    z = model.process.prior(1, generator)
-    z = {v: x.to(model.device) for v, x in z.items()} | model.encode({name: image})
-    grid = time_grid(model.process.processes[name].schedule, settings.steps, settings.spacing)
-    before = _clean(model, factual, generator)
+    z0, process = model.encode({name: image})[name], model.process.processes[name]
+    grid = time_grid(process.schedule, settings.steps, settings.spacing)
     # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
     forward = [t for t, _ in itertools.groupby(max(t, 1) for t in reversed(grid))]
-    noise = _along(model, name, z | before, set(before), forward, settings.order)
-    after = _clean(model, {**factual, **changed}, generator)
-    start = z | before | after | {name: noise}
-    z0 = _along(model, name, start, set(before) | set(after), grid, settings.order)
-    out = model.decode({name: z0})
-    check_finite({**out, f"{name}, encoded": z0})
-    return out[name].cpu()
+    before, after = (
+        _denoiser(model, name, x, generator) for x in (factual, {**factual, **changed})
+    )
+    noise = _along(before, process, z0, forward, settings.order)
+    out = _along(after, process, noise, grid, settings.order)
+    raw = model.decode({name: out})
+    check_finite({**raw, f"{name}, encoded": out})
+    return raw[name].cpu()
 
 
-def _clean(model: MetaVoxel, values: Mapping[str, Tensor], generator: torch.Generator) -> State:
-    """Raw values (1,) as the state of their processes at t = 0."""
-    z0 = model.encode(values)
-    t = {v: torch.zeros(1, dtype=torch.long, device=model.device) for v in z0}
-    return forward_from_clean(model.process, z0, t, generator)
+def _denoiser(
+    model: MetaVoxel, name: str, values: Mapping[str, Tensor], generator: torch.Generator
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """(z_t, t) -> the prediction of the image `name`, given raw scalars (1,) and nothing else."""
+    others = [v for v in model.schema.images if v != name]
+    z, t = model.corner({}, 1, others, generator)
+    denoise = model.given(model.encode(values), 1, generator)
+    return lambda zt, time: denoise(z | {name: zt}, t | {name: time}, [name])[name]
 
 
 def _along(
-    model: MetaVoxel, name: str, z: State, known: set[str], grid: list[int], order: int
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    process: Process,
+    z: Tensor,
+    grid: list[int],
+    order: int,
 ) -> Tensor:
-    """Follow the trajectory of one variable over `grid`, forward or back in time."""
-    process = model.process.processes[name]
-    n = len(z[name])
-    t = {v: torch.full((n,), 0 if v in known else model.process.T, device=model.device) for v in z}
+    """Follow the trajectory of one image (1, ...) over `grid`, forward or back in time."""
     past = None
     for now, then in itertools.pairwise(grid):
-        at = torch.full((n,), now, device=model.device)
-        to = torch.full((n,), then, device=model.device)
-        prediction = model(z, t | {name: at}, [name])[name]
-        moved = process.step(prediction, z[name], at, to, None, 0.0, past)
-        past = process.past(prediction, z[name], at) if order == 2 else None
-        z = z | {name: moved}
-    return z[name]
+        at, to = (torch.full((1,), x, device=z.device) for x in (now, then))
+        prediction = denoise(z, at)
+        moved = process.step(prediction, z, at, to, None, 0.0, past)
+        past = process.past(prediction, z, at) if order == 2 else None
+        z = moved
+    return z

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.inference.ask import BATCH, IMAGES, check_finite, check_learnt
-from metavoxel.inference.samplers import Condition, sample
+from metavoxel.inference.ask import BATCH, IMAGES, check_finite, check_learnt, sample_given
 from metavoxel.model import MetaVoxel
 
 
@@ -39,13 +38,9 @@ def inpaint(
     filled = []
     for rows in torch.arange(samples).split(BATCH):
         n = len(rows)
-        condition = Condition(
-            n,
-            {v: x.repeat_interleave(n, 0) for v, x in scalars.items()},
-            {name: (z0.expand(n, *z0.shape[1:]), held)},
-            model.device,
-        )
-        z = sample(model, model.process, condition, [name], settings, generator)[name]
+        given = {v: x.repeat_interleave(n, 0) for v, x in scalars.items()}
+        held_image = {name: (z0.expand(n, *z0.shape[1:]), held)}
+        z = sample_given(model, [name], given, held_image, n, settings, generator)[name]
         filled.extend(model.decode({name: part})[name].cpu() for part in z.split(IMAGES))
     out = torch.where(mask, torch.cat(filled), image)
     check_finite({name: out})

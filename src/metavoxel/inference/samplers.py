@@ -2,9 +2,7 @@
 
 Two conditioners, one loop. `exact` holds every known variable clean at its own t = 0 and every
 marginalised one at T, and moves the asked ones from T to 0. `repaint` is the paper: one shared
-time, at which the known variables are overwritten with their own forward-noised values. Scalars
-that are read out need no loop: p(z_0 | known) is what one evaluation states, and the chain rule
-does the rest.
+time, at which the known variables are overwritten with their own forward-noised values.
 
 Everything here works on encoded variables: z[name] (B, ...). A denoiser is any function
 (z, t, asked) -> predictions, so that the samplers can be checked with a network or a closed form.
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +20,6 @@ from torch import Tensor
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.process import Past
-from metavoxel.diffusion.readout import CategoricalReadOut, ReadOut
 from metavoxel.diffusion.schedule import Schedule
 
 Denoiser = Callable[[State, Times, Collection[str]], State]
@@ -72,18 +69,8 @@ def sample(
     """Draw one sample of the asked variables for each of the condition's records.
 
     Returns the encoded z_0 of every asked variable, (n, ...). The variables that are neither known
-    nor asked are marginalised, except for the scalars that are drawn before a field
-    (`scalars_first`): the same law in two steps, p(scalars) p(field | scalars).
+    nor asked are marginalised.
     """
-    if before := scalars_before(process, condition, asked, settings):
-        settings = settings.model_copy(update={"scalars_first": False})
-        scalars = sample(denoise, process, condition, before, settings, generator, watch)
-        condition = replace(condition, known={**condition.known, **scalars})
-        fields = [v for v in asked if v not in before]
-        drawn = sample(denoise, process, condition, fields, settings, generator, watch) | scalars
-        return {v: drawn[v] for v in asked}
-    if _draws_in_turn(process, condition, asked, settings):
-        return _in_turn(denoise, process, condition, asked, generator, watch)
     run = _exact if settings.conditioner == "exact" else _repaint
     means: State = {}
     stop = min(settings.image_stop, process.T)
@@ -102,25 +89,6 @@ def sample(
         clean = {v: _full(condition, 0) for v in process}
         z = _hold(process, z | means, clean, condition, generator)
     return {v: z[v] if v in process.fields else z[v][:, : process.shapes[v][0]] for v in asked}
-
-
-def scalars_before(
-    process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
-) -> list[str]:
-    """The unknown scalars that are drawn before the asked fields are."""
-    in_turn = settings.scalars_first and settings.conditioner == "exact" and not condition.held
-    if not in_turn or not any(v in asked for v in process.fields):
-        return []
-    return [v for v in process if v not in (*process.fields, *condition.known)]
-
-
-def _draws_in_turn(
-    process: JointProcess, condition: Condition, asked: Collection[str], settings: SamplingConfig
-) -> bool:
-    """Whether what is asked are scalars that are drawn one after another."""
-    possible = settings.conditioner == "exact" and not condition.held
-    read_out = all(isinstance(process.processes[v], ReadOut) for v in asked)
-    return settings.scalars_in_turn and possible and read_out
 
 
 def one_evaluation(
@@ -147,33 +115,6 @@ def _corner(
     t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
     z = _on(process.prior(condition.n, generator), condition.device)
     return z | forward_from_clean(process, condition.known, t, generator), t
-
-
-def _in_turn(
-    denoise: Denoiser,
-    process: JointProcess,
-    condition: Condition,
-    asked: Collection[str],
-    generator: torch.Generator,
-    watch: Watch | None,
-) -> State:
-    """p(S | known) by the chain rule: scalar by scalar, given those drawn before, in an order of
-    chance (as any-order autoregressive models; Hoogeboom et al., 2022), numbers before labels.
-
-    What numbers say of a label is smooth in them; what a rare label says of a number has to be
-    learnt from its few people.
-    """
-    names = [[*asked][i] for i in torch.randperm(len(asked), generator=generator).tolist()]
-    drawn: State = {}
-    for v in sorted(names, key=lambda v: isinstance(process.processes[v], CategoricalReadOut)):
-        given = replace(condition, known={**condition.known, **drawn})
-        z, t = _corner(process, given, generator)
-        read_out, prediction = process.processes[v], denoise(z, t, [v])[v]
-        assert isinstance(read_out, ReadOut)
-        if watch is not None:
-            watch(t, z, {v: read_out.clean(prediction, z[v], t[v])})
-        drawn[v] = read_out.drawn(prediction, generator)
-    return {v: drawn[v] for v in asked}
 
 
 def _exact(

@@ -153,7 +153,7 @@ class Mixture:
 
 
 def all_states(counts: Sequence[int]) -> Tensor:
-    """Every joint state of labels with so many states each, (M, D) one-hot rows; of none, (1, 0)."""
+    """Every joint state of labels of so many states each, (M, D) one-hot rows; of none (1, 0)."""
     if not counts:
         return torch.zeros(1, 0, dtype=torch.float64)
     index = torch.cartesian_prod(*(torch.arange(k) for k in counts)).view(-1, len(counts))
@@ -177,7 +177,7 @@ def _sampled_states(
     for _ in range(_MEAN_FIELD_ROUNDS):
         q = torch.cat([x.softmax(1) for x in logits.split([*counts], 1)], 1)
         logits = (logits + alone + torch.einsum("bde,be->bd", between, q)) / 2
-    drawn, log_share = [], 0.0
+    drawn, log_share = [], unary.new_zeros(1, 1)
     for x in logits.split([*counts], 1):
         uniform = torch.rand((len(x), _SAMPLED, x.shape[1]), generator=generator).to(x)
         y = F.one_hot((x[:, None] - (-uniform.clamp(1e-12).log()).log()).argmax(2), x.shape[1])

@@ -52,11 +52,11 @@ class Evidence:
         sizes = (numbers, numbers, D, numbers * rank, numbers * D)
         mean, variance, logits, loadings, shift = output.double().split(sizes, 1)
         left = F.logsigmoid(variance + _UNSURE).clamp_min(math.log(_LEAST)).exp()
-        loadings = loadings.view(-1, numbers, rank)
+        loadings = loadings.view(len(output), numbers, rank)
         return cls(
             mean,
             (1 / left - 1).diag_embed() + loadings @ loadings.mT,
-            shift.view(-1, numbers, D),
+            shift.view(len(output), numbers, D),
             logits,
             probabilities(logits, frequencies, counts),
         )

@@ -14,6 +14,8 @@ from metavoxel.posterior.prior import ScalarPrior
 
 State = Mapping[str, Tensor]
 
+_STATES = 32  # joint states of the labels whose distribution functions are in memory at once
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -57,7 +59,7 @@ class ScalarLaw(nn.Module):
         return evidence_width(len(self.numbers), tuple(self.labels.values()))
 
     def read(self, output: Tensor, seen: Tensor) -> Evidence:
-        """The evidence that an output (B, sum of `widths`) states, where an image is `seen` (B,)."""
+        """The evidence that an output (B, sum of `widths`) states, where images are `seen` (B,)."""
         prior = self.prior
         evidence = Evidence.read(output, len(self.numbers), prior.frequencies, prior.counts)
         return evidence.where(seen, prior.frequencies)
@@ -74,26 +76,17 @@ class ScalarLaw(nn.Module):
     def posterior(
         self,
         evidence: Evidence | None,
-        z0: State,
-        known: Mapping[str, Tensor],
+        known: State,
+        n: int,
         generator: torch.Generator | None = None,
         prior: ScalarPrior | None = None,
     ) -> ScalarPosterior:
-        """p(scalars | images, known scalars).
+        """p(scalars | images, known scalars) of n records, known[name] (n, k) embedded.
 
-        `z0[name]` (B, k) holds embedded values, of which `known[name]` (B,) says what is known; what
-        neither names is unknown. No evidence: no image. `prior` replaces the cohort's.
+        No evidence: no image is known. `prior` replaces the cohort's.
         """
-        prior = prior or self.prior
-        if evidence is None:
-            joint = prior.factor()
-        else:
-            kept = evidence.left.clamp(max=1).pow(self.calibration.sharing)
-            joint = prior.factor(kept).times(evidence.factor())
-        x, x_known = self._packed(self.numbers, z0, known)
-        y, y_known = self._packed(self.labels, z0, known)
-        joint = joint.given_numbers(x, x_known).given_labels(y, y_known)
-        return ScalarPosterior(self, joint.posterior(prior.counts, generator))
+        every = torch.ones(n, dtype=torch.bool, device=self.prior.offset.device)
+        return self._posterior(evidence, known, dict.fromkeys(known, every), n, generator, prior)
 
     def log_likelihood(
         self,
@@ -103,24 +96,49 @@ class ScalarLaw(nn.Module):
         asked: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """log p(asked | images, known), (B,), a density of the embedded numbers."""
+        """log p(asked | images, known), (B,), a density of the embedded numbers.
+
+        `z0[name]` (B, k) holds embedded values; `known[name]` and `asked[name]` (B,) say which.
+        """
+        n = len(evidence.mean)
         both = {v: known[v] | asked[v] for v in self.names}
-        joint = self.posterior(evidence, z0, both, generator)
-        return (
-            joint.mixture.log_mass - self.posterior(evidence, z0, known, generator).mixture.log_mass
-        )
+        joint = self._posterior(evidence, z0, both, n, generator).mixture.log_mass
+        return joint - self._posterior(evidence, z0, known, n, generator).mixture.log_mass
+
+    def _posterior(
+        self,
+        evidence: Evidence | None,
+        z0: State,
+        known: Mapping[str, Tensor],
+        n: int,
+        generator: torch.Generator | None,
+        prior: ScalarPrior | None = None,
+    ) -> ScalarPosterior:
+        """The posterior where `known[name]` (n,) says whose value in z0 is known."""
+        prior = prior or self.prior
+        if evidence is None:
+            joint = prior.factor()
+        else:
+            kept = evidence.left.clamp(max=1).pow(self.calibration.sharing)
+            joint = prior.factor(kept).times(evidence.factor())
+        x, y = (self._packed(names, z0, known, n) for names in (self.numbers, self.labels))
+        joint = joint.given_numbers(*x).given_labels(*y)
+        return ScalarPosterior(self, joint.posterior(prior.counts, generator))
 
     def _packed(
-        self, names: Sequence[str] | Mapping[str, int], z0: State, known: Mapping[str, Tensor]
+        self,
+        names: Sequence[str] | Mapping[str, int],
+        z0: State,
+        known: Mapping[str, Tensor],
+        n: int,
     ) -> tuple[Tensor, Tensor]:
-        """The named values side by side (B, k), 0 where unknown, and which are known (B, k)."""
-        some = [x for x in (*z0.values(), *known.values())]
-        n, like = (len(some[0]) if some else 1), self.prior.offset
+        """The named values side by side (n, k), 0 where unknown, and which are known (n, k)."""
+        like = self.prior.offset
         values, there = [like.new_zeros(n, 0)], [like.new_zeros(n, 0, dtype=torch.bool)]
         for v in names:
             width = self.labels.get(v, 1)
-            z = z0[v].to(like) if v in z0 else like.new_zeros(n, width)
             is_known = known[v].to(like.device) if v in known else there[0].new_zeros(n)
+            z = z0[v].to(like) if v in z0 else like.new_zeros(n, width)
             values.append(torch.where(is_known[:, None], z, 0))
             there.append(is_known[:, None].expand(-1, width))
         return torch.cat(values, 1), torch.cat(there, 1)
@@ -137,12 +155,17 @@ class ScalarPosterior:
         """Of the labels of one scalar, (B, K)."""
         return self.mixture.probabilities[:, self._place(name)]
 
-    def number(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """The mixture of normals that one embedded number is: weights and means (B, M), and the
-        standard deviation (B,) of them all."""
-        i = self.law.numbers.index(name)
-        m = self.mixture
-        return m.log_weight.exp(), m.mean[:, :, i], m.variance[:, i].sqrt()
+    def below(self, name: str, x: Tensor) -> Tensor:
+        """P(number <= x) of one embedded number at each of m values x (m,): (B, m)."""
+        i, m = self.law.numbers.index(name), self.mixture
+        std, x = m.variance[:, i].sqrt()[:, None, None], x.to(m.mean)
+        total = x.new_zeros(len(m.log_weight), len(x))
+        for weight, mean in zip(
+            m.log_weight.exp().split(_STATES, 1), m.mean[:, :, i].split(_STATES, 1), strict=True
+        ):
+            standard = (x - mean[..., None]) / std
+            total += (weight[..., None] * torch.special.ndtr(standard)).sum(1)
+        return total
 
     def mean(self, name: str) -> Tensor:
         """E[z_0] of one scalar, embedded, (B, k)."""

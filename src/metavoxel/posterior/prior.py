@@ -16,7 +16,8 @@ class ScalarPrior(nn.Module):
 
     log p(y) = unary'y + y' pair y / 2 - log Z over the joint states of the labels, and
     x | y ~ N(offset + slopes y, covariance). Over the cohort every number is about N(0, 1), and
-    `frequencies` (D,) are the labels'. Raises ValueError if the shapes do not fit.
+    `frequencies` (D,) are the labels'. Raises ValueError if the
+    shapes do not fit, or the covariance is not positive definite.
     """
 
     frequencies: Tensor
@@ -51,6 +52,8 @@ class ScalarPrior(nn.Module):
             if x.numel() != torch.Size(shape).numel():
                 raise ValueError(f"{name} must have shape {shape}")
             self.register_buffer(name, x.reshape(shape))
+        if V and not bool((torch.linalg.eigvalsh(self.covariance) > 0).all()):
+            raise ValueError("the covariance is that of no distribution")
 
     @classmethod
     def independent(cls, numbers: int, counts: Sequence[int]) -> ScalarPrior:
@@ -73,7 +76,7 @@ class ScalarPrior(nn.Module):
         distribution, at 0 the number is N(0, 1), whatever the others are. Between the two it is
         coupled as if it had been measured with noise e ~ N(0, 1), so that its marginal stays.
         """
-        V, D = self.slopes.shape  # noqa: N806
+        V = len(self.offset)  # noqa: N806
         kept = self.offset.new_ones(1, V) if kept is None else kept
         one = torch.eye(V).to(self.offset)
         covariance = kept[:, :, None] * (self.covariance - one) * kept[:, None] + one
@@ -95,8 +98,8 @@ class ScalarPrior(nn.Module):
 
     def reweighed(self, frequencies: Mapping[int, Sequence[float]]) -> ScalarPrior:
         """The prior in which the labels at these places have other marginals, by iterative
-        proportional fitting (Deming and Stephan, 1940). What depends on them, given them, stays, and
-        so do `frequencies`, which evidence is stated against."""
+        proportional fitting (Deming and Stephan, 1940). What depends on them, given them, stays,
+        and so do `frequencies`, which evidence is stated against."""
         out = ScalarPrior(**self.as_dict())
         for _ in range(100 if len(frequencies) > 1 else 1):
             for place, wanted in frequencies.items():

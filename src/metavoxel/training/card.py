@@ -17,7 +17,6 @@ from metavoxel.data.splits import Split
 from metavoxel.inference.ask import ask_encoded
 from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.inference.selftest import selftest_record
-from metavoxel.inference.spread import stated_spread
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, Preprocessing, SelfTest, json_text
 from metavoxel.preprocess.preparation import Preparation
@@ -89,13 +88,13 @@ def point_calibration(model: MetaVoxel, examples: Examples) -> dict[str, Calibra
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
     known = {v: z0[v].to(model.device) for v in model.schema.images}
-    means = ask_encoded(model, asked, known, len(rows), 0, seed=0).point
-    spreads = stated_spread(model, asked, known, len(rows), seed=0)
+    drawn = ask_encoded(model, asked, known, len(rows), 0, seed=0)
+    means, spreads = drawn.point, {v: x.std for v, x in drawn.numbers.items()}
     truth = model.decode({v: z0[v] for v in asked})
     return {
         v: calibrate(
             means[v].numpy(),
-            spreads[v].numpy() if v in spreads else None,
+            spreads.get(v),
             truth[v].masked_fill(~observed[v], torch.nan).numpy(),
         )
         for v in asked
@@ -182,8 +181,7 @@ All scalars asked given the images, {scores.samples} samples, {scores.steps} ste
 {rows}
 
 calibration.json also holds, for every continuous variable, split-conformal quantiles of the
-one-evaluation answers on these records, and the line of their bias. The spread that every answer
-states was fitted on these records too (tempers.json): the fewer they are, the less sure it is.
+one-evaluation answers on these records, and the line of their bias.
 """
 
 

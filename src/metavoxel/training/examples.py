@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
-from metavoxel.diffusion.together import JointNormal, Measurement
+from metavoxel.encoding.normal_scores import NormalScores, fit_normal_scores
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
 from metavoxel.files.arrays import map_array
@@ -25,14 +25,13 @@ from metavoxel.files.json import read_json
 from metavoxel.files.versions import version_of
 from metavoxel.files.writing import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
+from metavoxel.posterior.fit import fit_prior
+from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator
-from metavoxel.training.statistics import fit_effects, fit_normal
 
 Progress = Callable[[int, int], None]  # (done, of)
-
-_FEWEST = 10  # people who have a label, below which a model does not say how their images look
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,61 +85,39 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
     return _cached(path, key, shape, np.uint8, fill)
 
 
-def scalings(schema: Schema, cohort: Cohort, mixtures: bool = False) -> dict[str, LinearScaling]:
-    """The linear scaling of every continuous variable, fitted on the training split; with
-    `mixtures`, how its values are distributed there, too."""
-    out = {}
+def scalings(
+    schema: Schema, cohort: Cohort, diffusing: bool
+) -> dict[str, NormalScores | LinearScaling]:
+    """The map of every continuous variable, fitted on the training set: normal scores, or of those
+    that diffuse a linear one."""
+    out: dict[str, NormalScores | LinearScaling] = {}
     for v, kind in schema.continuous.items():
         values = [float(str(r.values[v])) for r in cohort.records if v in r.values]
         if not values:
             raise MetaVoxelError(
                 f'No training subject has a value for "{v}". Remove it from the schema.'
             )
-        out[v] = fit_scaling(torch.tensor(values, dtype=torch.float64), kind.range, mixtures)
+        seen = torch.tensor(values, dtype=torch.float64)
+        out[v] = (fit_scaling if diffusing else fit_normal_scores)(seen, kind.range)
     return out
 
 
-def fit_together(
-    schema: Schema, cohort: Cohort, scaled: Mapping[str, LinearScaling]
-) -> JointNormal | None:
-    """The joint normal of the encoded scalars, fitted on the training split; none of no scalars."""
-    if not schema.scalars:
-        return None
+def scalar_prior(
+    schema: Schema, cohort: Cohort, scaled: Mapping[str, NormalScores | LinearScaling]
+) -> ScalarPrior:
+    """The joint distribution of the embedded scalars over the training set."""
+    n, counts = len(cohort.records), [len(kind.labels) for kind in schema.categorical.values()]
     encoders = {**scaled, **{v: OneHot(kind.labels) for v, kind in schema.categorical.items()}}
-    z0, there = {}, {}
-    for v in schema.scalars:
-        observed = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
-        z0[v] = _encode_scalar(encoders[v], cohort, v, observed)
-        there[v] = observed[:, None].expand_as(z0[v])
-    mean, covariance = fit_normal(torch.cat([*z0.values()], 1), torch.cat([*there.values()], 1))
-    widths = {v: z.shape[1] for v, z in z0.items()}
-    return JointNormal(widths, mean.tolist(), covariance.tolist())
 
+    def columns(names: Iterable[str]) -> tuple[Tensor, Tensor]:
+        values, there = [torch.zeros(n, 0)], [torch.zeros(n, 0, dtype=torch.bool)]
+        for v in names:
+            observed = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
+            values.append(_encode_scalar(encoders[v], cohort, v, observed))
+            there.append(observed[:, None].expand_as(values[-1]))
+        return torch.cat(values, 1), torch.cat(there, 1)
 
-@torch.no_grad()
-def fit_images_effects(model: MetaVoxel, training: Examples) -> None:
-    """Store how every image goes with the scalars of the training records.
-
-    A scalar that a record lacks is what its other scalars let expect of it. A label that fewer than
-    ten people have counts as none: of one person, its effect would be that person's scan.
-    """
-    together, known = model.together, {}
-    assert together is not None
-    for v in together.places:
-        z0 = training.scalars[v].to(model.device)
-        gain = training.observed[v].to(z0)
-        known[v] = Measurement(z0 * gain[:, None], gain, torch.zeros_like(z0).diag_embed())
-    scalars = (together.standardised(known).mean @ together.root).cpu()
-    for v in model.schema.categorical:
-        z0, there, own = training.scalars[v], training.observed[v], scalars[:, together.places[v]]
-        rare = z0[there].sum(0) < _FEWEST
-        theirs = there & rare[z0.argmax(1)]
-        own[:, rare] = 0
-        own[theirs] = own[~theirs].mean(0).nan_to_num()
-    for v, (latents, *_) in training.images.items():
-        rows, encoder = training.observed[v], model.autoencoders[v]
-        z0 = latents if rows.all() else latents[rows]  # on disk, if that is all of them
-        fit_effects(encoder, scalars[rows], z0, together)  # type: ignore[arg-type]
+    return fit_prior(*columns(schema.continuous), *columns(schema.categorical), counts)
 
 
 def encode_cohort(
@@ -204,7 +181,7 @@ def _latents(
 
 
 def _encode_scalar(
-    encoder: LinearScaling | OneHot, cohort: Cohort, name: str, observed: Tensor
+    encoder: NormalScores | LinearScaling | OneHot, cohort: Cohort, name: str, observed: Tensor
 ) -> Tensor:
     labels = encoder.labels if isinstance(encoder, OneHot) else None
     missing = labels[0] if labels else 0.0

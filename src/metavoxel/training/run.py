@@ -22,8 +22,7 @@ from metavoxel.data.splits import Split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.weights import load_weights, write_weights
 from metavoxel.files.writing import atomic_write
-from metavoxel.inference.temper import fit_shares, fit_tempers
-from metavoxel.model import MetaVoxel, best_device
+from metavoxel.model import SCALARS, MetaVoxel, best_device
 from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
@@ -35,9 +34,8 @@ from metavoxel.training.examples import (
     Examples,
     Progress,
     encode_cohort,
-    fit_images_effects,
-    fit_together,
     read_volumes,
+    scalar_prior,
     scalings,
 )
 from metavoxel.training.hidden import hide
@@ -85,10 +83,10 @@ def train(
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.training.seed)
-    scaled = scalings(schema, parts["train"], config.model.diffusion.fits_mixtures)
-    fits = config.model.diffusion.fits_scalars_together
-    together = fit_together(schema, parts["train"], scaled) if fits else None
-    model = MetaVoxel(schema, config.model, scaled, together).to(best_device())
+    diffusing = config.model.diffusion.scalars == "diffusion"
+    scaled = scalings(schema, parts["train"], diffusing)
+    prior = None if diffusing else scalar_prior(schema, parts["train"], scaled)
+    model = MetaVoxel(schema, config.model, scaled, prior).to(best_device())
     settled = resolve_precision(config, model)
     with folders.alone():
         open_run(folders, config, autoencoder, cohort, split)
@@ -96,10 +94,7 @@ def train(
         volumes = _volumes(folders, parts, schema, console)
         _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
         examples = _encode(model, config, folders, parts, volumes, console)
-        if model.follows:
-            fit_images_effects(model, examples["train"])
         _joint_stage(model, config, folders, examples, console)
-        _temper(model, examples["validation"])
         preparation = fit_preparation(parts["train"], volumes["train"])
         files = model_files(model, config, parts, split, examples, autoencoder, preparation)
         save_model(model, folders.model, files)
@@ -242,7 +237,7 @@ def _joint_stage(
     console.print(f"Joint stage: {settings.steps} steps, {weights:.1f} M weights")
     callbacks: list[Callback] = [
         HeldOutAnswers(settings),
-        BestWeights(folder, model.schema.images, model.schema.scalars),
+        BestWeights(folder, model.schema.images, [SCALARS, *model.schema.scalars]),
         averaging(settings.ema_decay, model.device),
         AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
         TrainingProgress(console, settings.steps, lambda m: m.global_step),
@@ -255,15 +250,6 @@ def _joint_stage(
     if best.exists():
         load_weights(model.denoiser, best)
     model.eval()
-
-
-def _temper(model: MetaVoxel, validation: Examples) -> None:
-    """Pool answers, and make their spreads, as the validation records show to be right."""
-    rows = torch.arange(len(validation))
-    records = validation.batch(rows, torch.zeros_like(rows))
-    if model.together is not None:
-        model.together.share, model.together.beside = fit_shares(model, *records)
-    model.tempers = fit_tempers(model, *records)
 
 
 def _fit(

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.together import JointNormal
 from metavoxel.encoding.image import ImageEncoder
 
-_MOST_SCANS = 1024  # that the covariance is estimated from: its memory and time are bounded
+MOST_SCANS = 1024  # that the covariance is estimated from: its memory and time are bounded
 _MOST_RECORDS = 4096  # likewise of scalars: each may lack others than the next
 _ROUNDS = 200  # of expectation and maximisation, if they do not settle before
 _ROWS = 64  # read from disk at once
@@ -24,7 +23,7 @@ def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> No
     device = encoder.latent_mean.device
     encoder.eval()
     total, square, kept = torch.tensor(0.0), torch.tensor(0.0), []
-    stride = -(-len(volumes) // _MOST_SCANS)
+    stride = -(-len(volumes) // MOST_SCANS)
     for i, x in enumerate(chunks(volumes, device, chunk)):
         latent = encoder.embed(x).double().cpu()
         total, square = total + latent.sum(0), square + latent.square().sum(0)
@@ -34,11 +33,11 @@ def fit_statistics(encoder: ImageEncoder, volumes: Tensor, chunk: int = 8) -> No
     if not bool(std.any()):  # of a single image, nothing can be said
         std = torch.ones_like(std)
     mean, std = mean.float(), std.float()
-    factors = _factors(torch.cat(kept) - mean, std, len(encoder.latent_factors))
+    factors = factors_of(torch.cat(kept) - mean, std, len(encoder.latent_factors))
     encoder.set_statistics(mean.to(device), std.to(device), factors.to(device))
 
 
-def _factors(x: Tensor, std: Tensor, rank: int) -> Tensor:
+def factors_of(x: Tensor, std: Tensor, rank: int) -> Tensor:
     """The directions in which the centred x (N, ...) varies together, in its own units."""
     return std * shared_factors(torch.where(std > 0, x / std, 0), rank)
 
@@ -108,31 +107,6 @@ def fit_normal(
         if float((correlation - before).abs().max()) < _SETTLED:
             break
     return mean + std * centre, std[:, None] * correlation * std
-
-
-@torch.no_grad()
-def fit_effects(
-    encoder: ImageEncoder, scalars: Tensor, latents: Tensor, together: JointNormal
-) -> None:
-    """Store the slopes of z on standardised scalars, and what varies together beside them.
-
-    `scalars` (n, D) deviate from the mean of `together`; z is (n, c, *latent grid), perhaps on
-    disk. The slopes are those of ridge regression: as the covariance of `fit_normal` is, of the
-    records and of D more, whose elements are independent.
-    """
-    x, D = (scalars - scalars.mean(0)).double(), scalars.shape[1]  # noqa: N806
-    products = torch.zeros(D, latents[0].numel(), dtype=torch.float64)
-    for rows in torch.arange(len(x)).split(_ROWS):
-        products += x[rows].T @ latents[rows].flatten(1).double()
-    more = D * together.covariance.cpu().diagonal().clamp_min(_LEAST)
-    slopes = torch.linalg.solve(x.T @ x + more.diag(), products)
-    some = slice(None, None, -(-len(x) // _MOST_SCANS))
-    left = latents[some].flatten(1) - (x[some] @ slopes).float()
-    left = left - left.mean(0)
-    factors = _factors(left, left.std(0, correction=0), len(encoder.latent_factors))
-    device, shape = encoder.latent_mean.device, latents.shape[1:]
-    effects = (together.root.cpu() @ slopes).float()
-    encoder.set_effects(effects.view(-1, *shape).to(device), factors.view(-1, *shape).to(device))
 
 
 def _expected(x: Tensor, there: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from metavoxel.data.marginal import Marginal
+from metavoxel.posterior.marginal import Marginal
 
 MEAN, STD = np.array([1.0, -3.0]), np.array([2.0, 0.5])
 VALUES = np.array([2.5, -3.9])
