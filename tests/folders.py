@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.schema import Schema, parse_schema
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -94,3 +95,8 @@ def schema(**variables: object) -> Schema:
 
 AGE = {"kind": "continuous", "unit": "years", "range": [0, 100]}
 SEX = {"kind": "categorical", "labels": ["F", "M"]}
+
+
+def scores(low: float, high: float) -> NormalScores:
+    """The map of a number that is normal over the cohort, with a quarter of its range as SD."""
+    return NormalScores(low, high, ((1.0, (low + high) / 2, (high - low) / 4),))

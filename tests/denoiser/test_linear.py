@@ -10,12 +10,18 @@ from metavoxel.denoiser.linear import Effect, LinearParts, Neighbourhood, ReadOu
 GRIDS = [(6, 4), (4, 6, 5)]
 
 
-def test_before_training_they_say_nothing() -> None:
-    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+SCALARS = {"age": 1, "sex": 2}
+OWN = {"age": (1, 1), "sex": (2, 0)}  # a head of each scalar: outputs that are linear, and others
+JOINT = {"evidence": (6, 3)}  # one of all
+
+
+@pytest.mark.parametrize("heads", [OWN, JOINT], ids=["each", "all"])
+def test_before_training_they_say_nothing(heads: dict[str, tuple[int, int]]) -> None:
+    parts = LinearParts(4, 2, (6, 4), SCALARS, heads, 8)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
-    terms = parts.scalars(images, z, emb, ["age", "sex"])
-    assert {v: x.shape for v, x in terms.items()} == {"age": (3, 2), "sex": (3, 2)}
+    terms = parts.scalars(images, z, emb, heads)
+    assert {v: x.shape for v, x in terms.items()} == {v: (3, sum(k)) for v, k in heads.items()}
     assert not any(bool(x.any()) for x in terms.values())
     fields = parts.fields(images, z, emb)
     assert fields.shape == (3, 2, 6, 4)
@@ -23,21 +29,33 @@ def test_before_training_they_say_nothing() -> None:
 
 
 def test_a_scalar_s_term_adds_what_images_and_other_scalars_say_of_it() -> None:
-    parts = LinearParts(4, 2, (6, 4), {"age": (1, 2), "sex": (2, 2)}, 8)
+    parts = LinearParts(4, 2, (6, 4), SCALARS, OWN, 8)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
     other = {"age": z["age"], "sex": torch.rand(3, 2)}
     torch.nn.init.normal_(parts.regressions["age"].weight)
     terms, changed = (parts.scalars(images, x, emb, ["age", "sex"]) for x in (z, other))
     assert not torch.allclose(terms["age"], changed["age"])
+    assert not terms["age"][:, 1:].any()  # of an output that is not linear
     assert not terms["sex"].any()
     torch.nn.init.normal_(parts.read_outs["age"].weight)
     both = parts.scalars(images, z, emb, ["age"])["age"]
-    torch.testing.assert_close(both - terms["age"], parts.read_outs["age"](images))
+    torch.testing.assert_close((both - terms["age"])[:, :1], parts.read_outs["age"](images))
+
+
+def test_evidence_of_all_scalars_is_of_the_images_alone() -> None:
+    parts = LinearParts(4, 2, (6, 4), SCALARS, JOINT, 8)
+    images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
+    for weights in parts.parameters():
+        torch.nn.init.normal_(weights)
+    drawn = [{"age": torch.randn(3, 1), "sex": torch.rand(3, 2)} for _ in range(2)]
+    first, second = (parts.scalars(images, z, emb, JOINT)["evidence"] for z in drawn)
+    torch.testing.assert_close(first, second)
+    assert first[:, :6].any() and not first[:, 6:].any()
 
 
 def test_without_scalars_there_is_the_neighbourhood_alone() -> None:
-    parts = LinearParts(4, 2, (6, 4), {}, 8)
+    parts = LinearParts(4, 2, (6, 4), {}, {}, 8)
     torch.nn.init.normal_(parts.neighbourhood.out.weight)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     torch.testing.assert_close(parts.fields(images, {}, emb), parts.neighbourhood(images, emb))

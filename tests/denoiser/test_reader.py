@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from folders import scores
 from metavoxel.denoiser.reader import Reader
-from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import EVIDENCE, MetaVoxel, ModelConfig
 from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import parse_schema
 
@@ -33,15 +33,16 @@ def model(reader: bool = True) -> MetaVoxel:
             "denoiser": sizes | {"reader": {"width": 8, "features": 8} if reader else None},
         }
     )
-    made = MetaVoxel(parse_schema(SCHEMA, "x"), config, {"age": LinearScaling(0, 100, std=0.5)})
+    made = MetaVoxel(parse_schema(SCHEMA, "x"), config, {"age": scores(0, 100)})
     return made.eval()
 
 
 def record(
     network: MetaVoxel, **times: Tensor | int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Four records, the same at every call, and their times: by default all is noise."""
+    """Four records, the same at every call, and their times: by default nothing is known."""
     z = network.process.prior(N, torch.Generator().manual_seed(0))
+    z |= {"age": torch.zeros(N, 1), "sex": torch.eye(2).repeat(2, 1)}
     T = network.process.T  # noqa: N806
     return z, {v: torch.ones(N, dtype=torch.long) * times.get(v, T) for v in network.schema}
 
@@ -61,19 +62,20 @@ def test_before_training_the_reader_says_nothing() -> None:
     own = {k: x for k, x in with_reader.denoiser.state_dict().items() if "reader." not in k}
     without.denoiser.load_state_dict(own)
     z, t = record(with_reader, t1w=0, flair=0)
-    torch.testing.assert_close(with_reader(z, t), without(z, t))
+    asked = ["t1w", "flair", EVIDENCE]
+    torch.testing.assert_close(with_reader(z, t, asked), without(z, t, asked))
 
 
 @torch.no_grad()
 def test_it_reads_the_records_whose_images_are_all_known_and_no_others() -> None:
     network = model()
     z, t = record(network, t1w=torch.tensor([0, 0, 9, 9]), flair=torch.tensor([0, 9, 0, 9]))
-    before = network(z, t)
+    asked = ["t1w", "flair", EVIDENCE]
+    before = network(z, t, asked)
     stirred(network)
-    after = network(z, t)
-    for v in ("age", "sex"):
-        same = (before[v] == after[v]).all(1)
-        assert same.tolist() == [False, True, True, True], v
+    after = network(z, t, asked)
+    same = (before[EVIDENCE] == after[EVIDENCE]).all(1)
+    assert same.tolist() == [False, True, True, True]
     for v in ("t1w", "flair"):
         torch.testing.assert_close(before[v], after[v])
 
@@ -88,12 +90,12 @@ def test_a_known_scalar_is_read_with_the_images_and_a_marginalised_one_is_not() 
         at = t | {"sex": torch.full((N,), time)}
         for label in (0, 1):
             sex = torch.eye(2)[torch.full((N,), label)]
-            shown = network.process.seen(z | {"sex": sex}, at)
+            shown = network._shown(z | {"sex": sex}, at)
             scalars = torch.cat([shown["age"], shown["sex"]], 1)
             emb = network.denoiser.time(at)
-            clean = network._clean(z, at, ["age"])
+            clean = network._clean(z, at, [EVIDENCE])
             assert clean is not None
-            said[name, label] = reader(clean.images, scalars, emb, ["age"])["age"]
+            said[name, label] = reader(clean.images, scalars, emb, [EVIDENCE])[EVIDENCE]
     assert not torch.allclose(said["known", 0], said["known", 1])
     torch.testing.assert_close(said["marginalised", 0], said["marginalised", 1])
 
@@ -105,10 +107,10 @@ def test_it_is_trained_with_the_rest_and_comes_back_from_its_folder(tmp_path: Pa
     loss, _ = network.loss(z, observed, torch.Generator().manual_seed(1), t)
     loss.backward()
     assert network.denoiser.reader is not None
-    trained = network.denoiser.reader.outputs["age"].weight.grad
+    trained = network.denoiser.reader.outputs[EVIDENCE].weight.grad
     assert isinstance(trained, Tensor) and trained.abs().sum() > 0
     stirred(network.eval())
     save_model(network, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     with torch.no_grad():
-        torch.testing.assert_close(loaded(z, t, ["age"]), network(z, t, ["age"]))
+        torch.testing.assert_close(loaded(z, t, [EVIDENCE]), network(z, t, [EVIDENCE]))

@@ -36,9 +36,8 @@ def test_bounds_come_from_the_schema_or_else_from_the_values() -> None:
 
 @pytest.mark.parametrize("values", [[50.0], [50.0, 50.0]])
 def test_a_constant_variable_still_has_a_scale(values: list[float]) -> None:
-    scaling = fit_scaling(torch.tensor(values), None, mixture=True)
+    scaling = fit_scaling(torch.tensor(values), None)
     assert scaling.scale > 0 and scaling.std > 0
-    assert len(scaling.mixture) == len(values) - 1  # one person has no distribution
     assert torch.equal(
         scaling.decode(scaling.encode(torch.tensor([50.0]))), torch.tensor([50.0]).double()
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from folders import AGE, SEX, noise, schema, write_bids, write_nifti
 from metavoxel.data.splits import Split, write_split
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_files import write_checksums
@@ -36,15 +37,17 @@ def write_own_cohort(root: Path) -> Path:
     return write_cohort(root, [" ".join(map(str, row)) for row in rows])
 
 
-def write_model_folder(folder: Path, mixture: bool = False, **sampling: object) -> Path:
-    """With `mixture`, of ages with two humps."""
-    settings: dict[str, object] = {**SETTINGS, "sampling": {"steps": 2, **sampling}}
-    if mixture:
-        settings["diffusion"] = {"continuous_prior": "mixture"}
+def write_model_folder(folder: Path, scalars: str = "posterior", **sampling: object) -> Path:
+    """Of ages with two humps. With `scalars` "diffusion" they diffuse, and so does sex."""
+    settings = {
+        **SETTINGS,
+        "diffusion": {"scalars": scalars},
+        "sampling": {"steps": 2, **sampling},
+    }
     config = ModelConfig.model_validate(settings)
-    humps = ((0.5, -0.4, 0.1), (0.5, 0.4, 0.1)) if mixture else ()
-    scalings = {"age": LinearScaling(0, 100, 0.5, humps)}
-    save_model(MetaVoxel(schema(age=AGE, sex=SEX), config, scalings), folder)
+    humps = NormalScores(0, 100, ((0.5, 30, 5), (0.5, 70, 5)))
+    age = humps if scalars == "posterior" else LinearScaling(0, 100, 0.5)
+    save_model(MetaVoxel(schema(age=AGE, sex=SEX), config, {"age": age}), folder)
     names = SUBJECTS
     split = Split(tuple(names[:6]), tuple(names[6:8]), tuple(names[8:]), "by hand")
     write_split(split, folder / "split.json")

@@ -135,7 +135,7 @@ def _build_texts(place: Path) -> None:
 
 
 def _build_model(folder: Path) -> None:
-    from metavoxel.encoding.scalars import LinearScaling
+    from folders import scores
     from metavoxel.model import MetaVoxel, ModelConfig
     from metavoxel.model_folder import save_model
     from metavoxel.schema import parse_schema
@@ -147,9 +147,7 @@ def _build_model(folder: Path) -> None:
         "sampling": {"steps": 2, "samples": 2},
     }
     schema = parse_schema(SCHEMA, "fuzz")
-    model = MetaVoxel(
-        schema, ModelConfig.model_validate(config), {"age": LinearScaling(0, 100, 0.5)}
-    )
+    model = MetaVoxel(schema, ModelConfig.model_validate(config), {"age": scores(0, 100)})
     save_model(model, folder)
 
 
@@ -335,13 +333,22 @@ def _image_targets() -> Iterator[Target]:
 def _model_targets() -> Iterator[Target]:
     from metavoxel.api import load
     from metavoxel.info import describe
+    from metavoxel.model_files import write_checksums
 
     def loaded(place: Path) -> Any:
         return load(place / "model", device="cpu").schema.to_yaml()
 
+    def listed(place: Path) -> Any:
+        """Where whoever changed a file wrote the checksums anew."""
+        write_checksums(place / "model")
+        answer = load(place / "model", device="cpu").ask("age, sex", samples=0)
+        return sorted(answer.summary())
+
     files = ("schema.json", "config.yaml", "encoding.json", "denoiser.safetensors")
-    for file in (*files, "autoencoder.safetensors", "tempers.json"):
+    for file in (*files, "autoencoder.safetensors", "posterior.json"):
         yield Target(f"model, {file}", f"model/{file}", loaded, always, strict=True)
+    for file in ("encoding.json", "posterior.json"):
+        yield Target(f"listed {file}", f"model/{file}", listed, no_json)
     yield Target("model, checksums.json", "model/checksums.json", loaded, always)
     for file in ("schema.json", "config.yaml"):
         yield Target(f"info of {file}", f"model/{file}", lambda p: describe(p / "model"), no_utf8)
