@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from folders import AGE, SEX, schema
+from folders import AGE, SEX, schema, scores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.experiment import charts, pictures
@@ -23,9 +23,13 @@ from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import Schema, parse_schema
 
 DENOISER = {"channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8}
+EXACT = {"steps": 6, "spacing": "angle", "image_stop": 300}
+REPAINT = {"conditioner": "repaint", "steps": 6, "spacing": "uniform", "resamplings": 2}
+DIFFUSING = {"scalars": "diffusion"}
 ENGINES: dict[str, dict[str, Any]] = {
-    "exact": {"steps": 6, "spacing": "angle", "image_stop": 300, "scalars_first": False},
-    "repaint": {"conditioner": "repaint", "steps": 6, "spacing": "uniform", "resamplings": 2},
+    "law": {"sampling": EXACT},
+    "exact": {"sampling": EXACT, "diffusion": DIFFUSING},
+    "repaint": {"sampling": REPAINT, "diffusion": DIFFUSING},
 }
 
 
@@ -43,7 +47,10 @@ def plane(**scalars: dict[str, Any]) -> Schema:
 def small(variables: Schema, **settings: Any) -> MetaVoxel:
     torch.manual_seed(0)
     config = {"encoding": {"kind": "identity"}, "denoiser": DENOISER, **settings}
-    scalings = {v: LinearScaling(0, 100, 0.5) for v in variables.continuous}
+    diffuse = "scalars" in settings.get("diffusion", {})
+    scalings = dict.fromkeys(
+        variables.continuous, LinearScaling(0, 100) if diffuse else scores(0, 100)
+    )
     model = MetaVoxel(variables, ModelConfig.model_validate(config), scalings).eval()
     for weights in model.denoiser.parameters():  # a fresh network's last layers are zero
         torch.nn.init.normal_(weights, std=0.1)
@@ -61,7 +68,7 @@ def heights(ax: Axes) -> list[float]:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("variables", [plane(age=AGE, sex=SEX), schema(age=AGE, sex=SEX)])
 def test_a_trajectory_ends_in_the_sample_of_its_seed(engine: str, variables: Schema) -> None:
-    model = small(variables, sampling=ENGINES[engine])
+    model = small(variables, **ENGINES[engine])
     fig = trajectory(model, seed=3, frames=4)
     drawn = ask(model, [*variables], {}, 1, 1, seed=3).samples
     *tiles, age, sex = fig.axes
@@ -69,9 +76,8 @@ def test_a_trajectory_ends_in_the_sample_of_its_seed(engine: str, variables: Sch
     sample = tile(drawn["image"][0, 0, 0].clamp(0, 1).numpy())
     for last in (tiles[3], tiles[7]):
         np.testing.assert_allclose(shown(last), sample, atol=1e-6)
-    for line in age.get_lines()[:2]:
-        assert [*np.asarray(line.get_xdata())] == [*range(7)]
-        assert np.asarray(line.get_ydata())[-1] == pytest.approx(float(drawn["age"]))
+    assert [*np.asarray(age.get_lines()[1].get_xdata())] == [*range(7)]
+    assert np.asarray(age.get_lines()[-1].get_ydata())[0] == pytest.approx(float(drawn["age"]))
     legend = sex.get_legend()
     assert legend is not None
     bold = [t.get_text() for t in legend.get_texts() if t.get_fontweight() == "bold"]
@@ -80,7 +86,7 @@ def test_a_trajectory_ends_in_the_sample_of_its_seed(engine: str, variables: Sch
 
 def test_a_trajectory_starts_from_noise_at_t() -> None:
     """The first noisy state and its prediction are those of the sampler's first step."""
-    model = small(plane(age=AGE, sex=SEX), sampling=ENGINES["exact"])
+    model = small(plane(age=AGE, sex=SEX), **ENGINES["law"])
     first: list[Any] = []
     ask(model, [*model.schema], {}, 1, 1, 3, watch=lambda t, z, clean: first.append((t, z, clean)))
     fig = trajectory(model, seed=3, frames=2)
@@ -90,10 +96,31 @@ def test_a_trajectory_starts_from_noise_at_t() -> None:
         np.testing.assert_allclose(shown(ax), decoded, atol=1e-6)
 
 
+def test_under_an_image_stands_what_it_says_of_scalars_that_were_drawn_before() -> None:
+    """From p(scalars | given) at T to p(scalars | the sample, given) at its end."""
+    model = small(plane(age=AGE, iq=AGE, sex=SEX), **ENGINES["law"])
+    given = {"iq": torch.tensor([70.0])}
+    fig = trajectory(model, 3, given, frames=2)
+    *_, age, sex = fig.axes
+    (band,) = age.collections
+    drawn = ask(model, ["image", "age", "sex"], given, 1, 1, seed=3).samples
+    for step, images in ((0, {}), (-1, {"image": drawn["image"][0]})):
+        said = ask(model, ["age", "sex"], {**given, **images}, 1, 0, seed=0)
+        line = np.asarray(age.get_lines()[1].get_ydata())
+        assert line[step] == pytest.approx(said.numbers["age"].mean[0], rel=1e-4)
+        ends = [x[0] for x in said.numbers["age"].interval()]
+        edges = band.get_paths()[0].vertices[:, 1]  # pyright: ignore
+        assert all(np.isclose(edges, x, rtol=1e-4).any() for x in ends)
+        women = sex.collections[0].get_paths()[0].vertices[:, 1]  # pyright: ignore
+        assert np.isclose(women, float(said.point["sex"][0, 0]), atol=1e-4).any()
+    assert np.asarray(age.get_lines()[0].get_ydata())[0] == pytest.approx(float(drawn["age"]))
+
+
 @pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
 def test_what_is_given_is_not_drawn(kernel: str) -> None:
     stage = {"kind": "categorical", "labels": ["0", "1", "2", "3", "4"]}
-    model = small(plane(age=AGE, stage=stage), diffusion={"categorical_kernel": kernel})
+    diffusion = {**DIFFUSING, "categorical_kernel": kernel}
+    model = small(plane(age=AGE, stage=stage), diffusion=diffusion)
     given = {"image": torch.rand(1, 1, 8, 8), "age": torch.tensor([50.0])}
     settings = model.config.sampling.model_copy(update={"steps": 3})
     fig = trajectory(model, 0, given, settings=settings)

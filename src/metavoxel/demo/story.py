@@ -16,7 +16,6 @@ from pydantic import RootModel
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from torch import Tensor
 
 from metavoxel.api import Model, load
 from metavoxel.data.bids import Cohort, read_cohort
@@ -24,6 +23,7 @@ from metavoxel.data.simulate import simulate
 from metavoxel.data.splits import read_split
 from metavoxel.demo.page import Section, write_page
 from metavoxel.evaluation import figures
+from metavoxel.evaluation.experiment.trajectory import trajectory
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import coverage, over_subjects
 from metavoxel.files.json import read_model
@@ -186,36 +186,18 @@ def _generated(demo: Demo, model: Model, seen: Table) -> None:
 
 def _trajectory(demo: Demo, model: Model) -> None:
     """Figure 2 of the paper: one record on its way from T to 0."""
-    network, frames = model.network, []
-
-    def watch(times: dict[str, Tensor], z: dict[str, Tensor], clean: dict[str, Tensor]) -> None:
-        noisy = network.decode({v: z[v] for v in ("image", "age")})
-        frames.append((int(times["image"][0]), noisy, clean))
-
-    settings = model.sampling.model_copy(update={"steps": STEPS, "scalars_first": False})
-    ask(network, [*model.schema], {}, 1, 1, 4, settings, watch)
-    chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, 7).round().astype(int)]
-    captions = []
-    for t, noisy, clean in chosen:
-        sex = model.schema.categorical["sex"].labels[int(clean["sex"][0].argmax())]
-        captions.append(f"t = {t}: {float(noisy['age'][0]):.0f}, {sex}?")
-    guesses = [network.decode({"image": clean["image"]})["image"][0, 0] for _, _, clean in chosen]
-    fig = figures.montage(
-        {
-            "noisy state": [x["image"][0, 0].numpy() for _, x, _ in chosen],
-            "expected image": [x.numpy() for x in guesses],
-        },
-        captions,
-    )
+    settings = model.sampling.model_copy(update={"steps": STEPS})
     demo.sections.append(
         Section(
             "From noise to a person",
-            "One record on its way from T to 0 (Figure 2 of the paper): the noisy state decoded, "
-            "and what the network expects at that moment. Above, the noisy age decoded and the "
-            "likelier sex. Images are coded relative to the mean brain, so what is decoded from "
-            "pure noise is that brain and noise.",
-            'ask(network, ["image", "age", "sex", "diagnosis"], {}, ..., watch=watch)',
-            {"trajectory": fig},
+            "One record on its way from T to 0 (Figure 2 of the paper). Its age, sex and diagnosis "
+            "are drawn first and the image after them: the noisy state decoded, and what the "
+            "network expects at that moment. Below, what can be told of the three from the noisy "
+            "image alone: at first as much as of anyone, in the end as much as of a scan. Images "
+            "are coded relative to the mean brain, so what is decoded from pure noise is that "
+            "brain and noise.",
+            "trajectory(model.network, seed=4)",
+            {"trajectory": trajectory(model.network, 4, settings=settings)},
         )
     )
 

@@ -1,4 +1,8 @@
-"""One record on its way from noise to a sample, every variable at once (the paper's Figure 2)."""
+"""One record on its way from noise to a sample (the paper's Figure 2).
+
+Where scalars diffuse, every variable moves at once. Where the law states them, they are drawn first
+and the image after them; the figure then shows what p(scalars | image z_t) says on the way.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,8 @@ from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.inference.ask import ask
 from metavoxel.inference.samplers import time_grid
 from metavoxel.model import MetaVoxel
+from metavoxel.posterior.law import ScalarPosterior
+from metavoxel.posterior.marginal import Marginal
 from metavoxel.schema import Schema
 
 _LEFT, _RIGHT = 0.55, 0.6  # inches beside the columns, for the axes and for what is drawn last
@@ -44,20 +50,33 @@ def trajectory(
 ) -> Figure:
     """How one record is drawn: its noisy state and the prediction of z_0 at `frames` times.
 
-    `given` holds raw values (1, ...); all other variables move together, as `ask` draws them for
-    the seed without `scalars_first`. The frames are spread evenly over the steps and end in the
-    sample. Over each stands the image's time; under them, the prediction of each scalar at every
-    step. A model that takes its images from an earlier step (`image_stop`) shows that one's
-    prediction as the sample.
+    `given` holds raw values (1, ...), not of every variable that diffuses; all others are drawn as
+    `ask` draws them for the seed. The frames are spread evenly over the steps and end in the
+    sample. Over each stands the image's time; under them, at every step, what is said of each
+    scalar: its own prediction, or p(scalar | image z_t, given) by the law. A model that takes its
+    images from an earlier step (`image_stop`) shows that one's prediction as the sample.
     """
-    settings = settings or model.config.sampling
-    settings = settings.model_copy(update={"scalars_first": False})
-    asked = [v for v in model.schema if v not in (given or {})]
-    steps = _steps(model, asked, settings)
+    settings, given = settings or model.config.sampling, given or {}
+    asked = [v for v in model.schema if v not in given]
+    images = [v for v in asked if v in model.schema.images]
+    steps = _steps(model, [v for v in asked if v in model.process], settings)
     chosen = np.linspace(0, steps, min(frames, steps + 1)).round().astype(int)
-    record = _Record([v for v in asked if v in model.schema.images], set(chosen.tolist()))
-    drawn = ask(model, asked, given or {}, 1, 1, seed, settings, record).samples
-    return _Drawing(model, record, {v: x[0] for v, x in drawn.items()}, chosen).figure()
+    known = model.encode({v: x for v, x in given.items() if v in model.schema.scalars})
+    record = _Record(model, known, images, set(chosen.tolist()))
+    drawn = ask(model, asked, given, 1, 1, seed, settings, record).samples
+    raw = {v: x[0] for v, x in drawn.items()}
+    if model.law is not None:
+        clean = model.encode({v: {**given, **raw}[v] for v in model.schema.images})
+        t = {v: torch.zeros(1, dtype=torch.long, device=model.device) for v in clean}
+        record.stated.append(stated_scalars(model, clean, t, known))
+    return _Drawing(model, record, raw, chosen).figure()
+
+
+@torch.inference_mode()
+def stated_scalars(model: MetaVoxel, z: State, t: Times, known: State) -> ScalarPosterior:
+    """p(scalars | images z_t, known scalars) of one record, by the law; all encoded."""
+    assert model.law is not None
+    return model.law.posterior(model.evidence(z, t), known, 1)
 
 
 def _steps(model: MetaVoxel, asked: Collection[str], settings: SamplingConfig) -> int:
@@ -72,14 +91,18 @@ def _steps(model: MetaVoxel, asked: Collection[str], settings: SamplingConfig) -
 class _Record:
     """What a sampler shows at every step: all of the scalars, and the images of the chosen steps.
 
-    A step that is repeated (resampling) counts once, as it was last.
+    `known` are the given scalars, encoded; `stated` is what the law says of the others. A step that
+    is repeated (resampling) counts once, as it was last.
     """
 
+    model: MetaVoxel
+    known: State
     images: Collection[str]
     chosen: Collection[int]
     times: list[dict[str, int]] = field(default_factory=list)
     noisy: list[State] = field(default_factory=list)
     clean: list[State] = field(default_factory=list)
+    stated: list[ScalarPosterior] = field(default_factory=list)
 
     def __call__(self, t: Times, z: State, clean: State) -> None:
         times = {v: int(x[0]) for v, x in t.items()}
@@ -90,6 +113,8 @@ class _Record:
         self.times.append(times)
         for each, state in ((self.noisy, z), (self.clean, clean)):
             each.append({v: x for v, x in state.items() if kept or v not in self.images})
+        if self.model.law is not None:
+            self.stated.append(stated_scalars(self.model, z, t, self.known))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +151,12 @@ class _Drawing:
                     show(ax, picture)
             self._titles(fig, across)
             top = _TOP + len(rows) * down
+            panel = self._diffused if self.model.law is None else self._stated
             for v in scalars:
                 top += _ABOVE
                 ax = inset(fig, (_LEFT, top, len(self.chosen) * across, _PANEL))
-                self._scalar(ax, v)
+                panel(ax, v)
+                ax.set_title(variable_text(self.schema, v), loc="left", fontsize=8, pad=3)
                 self._along(ax, last=v == scalars[-1])
                 top += _PANEL
             self._legend(fig)
@@ -148,7 +175,7 @@ class _Drawing:
         lines = next((ax for ax in fig.axes if ax.get_lines()), None)
         if lines is not None:
             lines.legend(
-                loc="lower right", bbox_to_anchor=(1, 0.95), ncols=2, fontsize=7.5, borderpad=0,
+                loc="lower right", bbox_to_anchor=(1, 0.95), ncols=3, fontsize=7.5, borderpad=0,
                 handlelength=1.5,
             )  # fmt: skip
 
@@ -169,7 +196,19 @@ class _Drawing:
         ]
         return [tile(x[0, 0].cpu().clamp(0, 1).numpy()) for x in (*raw, self.drawn[name])]
 
-    def _scalar(self, ax: Axes, name: str) -> None:
+    def _stated(self, ax: Axes, name: str) -> None:
+        """p(scalar | image z_t) at every step, and of the sample; the scalar was drawn before."""
+        drawn, steps = float(self.drawn[name]), np.arange(self.steps + 1)
+        if name in self.schema.continuous:
+            stated = Marginal.joined([self.model.marginal(x, name) for x in self.record.stated])
+            _distribution(ax, steps, stated, drawn, value_text(self.schema, name, drawn))
+        else:
+            shares = [x.probabilities(name).cpu().numpy() for x in self.record.stated]
+            labels = self.schema.categorical[name].labels
+            _labels(ax, steps, np.concatenate(shares), labels, int(drawn))
+
+    def _diffused(self, ax: Axes, name: str) -> None:
+        """The noisy scalar and its own prediction, from where it begins to move."""
         at = [i for i, clean in enumerate(self.record.clean) if name in clean]
         noisy = torch.cat([self.record.noisy[i][name] for i in at])
         clean = torch.cat([self.record.clean[i][name] for i in at])
@@ -183,8 +222,9 @@ class _Drawing:
             labels = self.schema.categorical[name].labels
             last = np.eye(len(labels))[[int(drawn)]]
             states = np.append(noisy.argmax(-1).cpu().numpy(), int(drawn))
-            _labels(ax, steps, states, np.concatenate([clean.cpu().numpy(), last]), labels)
-        ax.set_title(variable_text(self.schema, name), loc="left", fontsize=8, pad=3)
+            shares = np.concatenate([clean.cpu().numpy(), last])
+            _labels(ax, steps, shares, labels, int(drawn))
+            _strip(ax, steps, states, len(labels))
 
     def _along(self, ax: Axes, last: bool) -> None:
         """Steps below the columns that show them: a column is as wide as the steps between two."""
@@ -203,27 +243,49 @@ def _number(
     """The path of a number, z_t behind its prediction; axes for the prediction, and some room."""
     ax.plot(steps, noisy, color="0.72", lw=1, label="noisy $z_t$")
     ax.plot(steps, predicted, color=COLOURS[0], lw=1.6, label="prediction of $z_0$")
-    ax.plot(steps[-1], predicted[-1], "o", color=COLOURS[0], ms=4, clip_on=False)
-    ax.annotate(
-        drawn, (steps[-1], predicted[-1]), (6, 0), textcoords="offset points", va="center",
-        fontsize=8, annotation_clip=False,
-    )  # fmt: skip
+    _mark(ax, steps[-1], predicted[-1], drawn)
     ax.margins(y=0.15)
 
 
-def _labels(
-    ax: Axes, steps: np.ndarray, states: np.ndarray, shares: np.ndarray, labels: tuple[str, ...]
-) -> None:
-    """Probabilities (m, K), stacked; the strip below is the label in z_t, white where masked."""
-    shades = colormaps["viridis"](np.linspace(0.12, 0.95, len(labels)))
-    ax.stackplot(steps, shares.T, colors=shades, labels=labels, lw=0)
-    strip = np.vstack([shades, [[1, 1, 1, 1]]])[states]
+def _distribution(ax: Axes, steps: np.ndarray, stated: Marginal, value: float, drawn: str) -> None:
+    """What is stated of a number at every step, and the value that was drawn before."""
+    ax.axhline(value, color="0.6", lw=1, ls=(0, (4, 3)), label="drawn before the image")
+    ax.fill_between(steps, *stated.interval(), color=COLOURS[0], alpha=0.2, lw=0, label="90 %")
+    ax.plot(steps, stated.mean, color=COLOURS[0], lw=1.6, label="mean given $z_t$")
+    _mark(ax, steps[-1], value, drawn)
+    ax.margins(y=0.15)
+
+
+def _mark(ax: Axes, step: float, value: float, text: str) -> None:
+    """A dot at the end, and the drawn value beside it."""
+    ax.plot(step, value, "o", color=COLOURS[0], ms=4, clip_on=False)
+    ax.annotate(
+        text, (step, value), (6, 0), textcoords="offset points", va="center", fontsize=8,
+        annotation_clip=False,
+    )  # fmt: skip
+
+
+def _shades(count: int) -> np.ndarray:
+    return colormaps["viridis"](np.linspace(0.12, 0.95, count))
+
+
+def _strip(ax: Axes, steps: np.ndarray, states: np.ndarray, count: int) -> None:
+    """The label in z_t, below the probabilities; white where masked."""
+    strip = np.vstack([_shades(count), [[1, 1, 1, 1]]])[states]
     ax.bar(steps, 0.12, 1, bottom=-0.2, color=strip, lw=0)
-    ax.set(ylim=(-0.2, 1), yticks=(0, 1))
+    ax.set(ylim=(-0.2, 1))
     ax.annotate(
         "$z_t$", (steps[0], -0.14), (-4, 0), textcoords="offset points", fontsize=7.5, ha="right",
         va="center",
     )  # fmt: skip
+
+
+def _labels(
+    ax: Axes, steps: np.ndarray, shares: np.ndarray, labels: tuple[str, ...], drawn: int
+) -> None:
+    """Probabilities (m, K), stacked; the drawn label is set in bold."""
+    ax.stackplot(steps, shares.T, colors=_shades(len(labels)), labels=labels, lw=0)
+    ax.set(ylim=(0, 1), yticks=(0, 1))
     handles, names = ax.get_legend_handles_labels()
     legend = ax.legend(
         handles[::-1], names[::-1], fontsize=7, ncols=1 + (len(labels) - 1) // 4,
@@ -231,5 +293,5 @@ def _labels(
         handlelength=0.8, handletextpad=0.4, labelspacing=0.15, columnspacing=0.6, borderpad=0,
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), names[::-1], strict=True):
-        if name == labels[states[-1]]:
+        if name == labels[drawn]:
             text.set_fontweight("bold")
