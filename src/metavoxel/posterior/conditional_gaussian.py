@@ -7,6 +7,7 @@ of them are sums over the joint states of the labels.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 MOST_STATES = 4096  # joint states of the labels that are summed over one by one
 _SAMPLED = 2048  # states drawn where there are more
 _IMPOSSIBLE = -1e9  # the logarithm of a probability of 0, in a sum that multiplies it by 0
-_MEAN_FIELD_ROUNDS = 8
+_TINY = torch.finfo(torch.float64).tiny
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -164,26 +165,33 @@ def all_states(counts: Sequence[int]) -> Tensor:
 def _sampled_states(
     counts: Sequence[int], unary: Tensor, pair: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """States (B, M, D) drawn with independent labels, and the log of how often each was, (B, M).
+    """States (B, M, D) of density exp(unary'y + y'pair y / 2), drawn one label after another, and
+    the log of how often each was, (B, M): importance sampling then weighs the states.
 
-    The proposal is the mean-field approximation of exp(unary'y + y'pair y / 2): importance sampling
-    then weighs the states. It is exact for independent labels, and the poorer the more the labels
-    say of one another; `Mixture.effective_states` tells.
+    Every label is drawn given those before it, as if those to come were independent given these.
+    The proposal is exact for two labels, and for any that depend on the first alone, however much;
+    else it is the poorer the more the labels say of one another: `Mixture.effective_states` tells.
+    (One that knows no label's dependence, as the mean-field approximation, would settle for one of
+    several likely states, and all weights be alike.)
     """
-    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor([*counts]))
-    own = (owners[:, None] == owners).to(pair)
-    between, alone = pair * (1 - own), unary + (pair * own).diagonal(dim1=1, dim2=2) / 2
-    logits = alone
-    for _ in range(_MEAN_FIELD_ROUNDS):
-        q = torch.cat([x.softmax(1) for x in logits.split([*counts], 1)], 1)
-        logits = (logits + alone + torch.einsum("bde,be->bd", between, q)) / 2
-    drawn, log_share = [], unary.new_zeros(1, 1)
-    for x in logits.split([*counts], 1):
-        uniform = torch.rand((len(x), _SAMPLED, x.shape[1]), generator=generator).to(x)
-        y = F.one_hot((x[:, None] - (-uniform.clamp(1e-12).log()).log()).argmax(2), x.shape[1])
-        log_share = log_share + (x.log_softmax(1)[:, None] * y).sum(2)
-        drawn.append(y.to(x))
-    return torch.cat(drawn, 2), log_share + math.log(_SAMPLED)
+    n, ends = max(len(unary), len(pair)), [*itertools.accumulate(counts)]
+    places = [slice(end - k, end) for end, k in zip(ends, counts, strict=True)]
+    told = (unary + pair.diagonal(dim1=1, dim2=2) / 2)[:, None].expand(n, _SAMPLED, -1)
+    drawn, log_share = [], unary.new_full((1, 1), math.log(_SAMPLED))
+    for i, own in enumerate(places):
+        logits = told[..., own]
+        for other in places[i + 1 :]:
+            between = pair[:, own, other]
+            most = between.amax(2, keepdim=True)
+            summed = told[..., other].softmax(2) @ (between - most).exp().mT
+            logits = logits + summed.clamp_min(_TINY).log() + most.mT
+        uniform = torch.rand(logits.shape, generator=generator).to(logits)
+        chosen = (logits - (-uniform.clamp(1e-12).log()).log()).argmax(2)
+        y = F.one_hot(chosen, logits.shape[2]).to(logits)
+        log_share = log_share + (logits.log_softmax(2) * y).sum(2)
+        told = told + y @ pair[:, own]
+        drawn.append(y)
+    return torch.cat(drawn, 2), log_share
 
 
 def _applied(matrix: Tensor, x: Tensor) -> Tensor:
