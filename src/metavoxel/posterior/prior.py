@@ -52,7 +52,7 @@ class ScalarPrior(nn.Module):
             if x.numel() != torch.Size(shape).numel():
                 raise ValueError(f"{name} must have shape {shape}")
             self.register_buffer(name, x.reshape(shape))
-        if V and not bool((torch.linalg.eigvalsh(self.covariance) > 0).all()):
+        if bool(torch.linalg.cholesky_ex(self.covariance).info):
             raise ValueError("the covariance is that of no distribution")
 
     @classmethod
@@ -100,13 +100,14 @@ class ScalarPrior(nn.Module):
         """The prior in which the labels at these places have other marginals, by iterative
         proportional fitting (Deming and Stephan, 1940). What depends on them, given them, stays,
         and so do `frequencies`, which evidence is stated against."""
-        out = ScalarPrior(**self.as_dict())
+        out = ScalarPrior(**self.as_dict()).to(self.offset.device)
         for _ in range(100 if len(frequencies) > 1 else 1):
             for place, wanted in frequencies.items():
                 start = sum(self.counts[:place])
                 own = slice(start, start + self.counts[place])
-                now = out.factor().posterior(self.counts).probabilities[0, own]
-                out.unary[own] += (torch.tensor(wanted).to(now).clamp_min(1e-12) / now).log()
+                generator = torch.Generator().manual_seed(0)
+                now = out.factor().posterior(self.counts, generator).probabilities[0, own]
+                out.unary[own] += (now.new_tensor(wanted).clamp_min(1e-12) / now).log()
         return out
 
     def _log_normaliser(self) -> Tensor:
