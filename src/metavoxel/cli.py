@@ -371,7 +371,9 @@ def evaluate(
     model: ModelFolder,
     bids: Annotated[Path, typer.Argument(help="BIDS folder: the one it was trained on, or any")],
     out: Annotated[Path, typer.Option(help="folder for the report; goes on where one was stopped")],
-    samples: Annotated[int, typer.Option(min=1, help="samples behind the calibration")] = 32,
+    samples: Annotated[
+        int, typer.Option(min=1, help="samples of an answer, where scalars diffuse")
+    ] = 32,
     seed: Seed = 0,
     any_preparation: AnyPreparation = False,
     external: Annotated[

@@ -9,8 +9,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from folders import AGE, SEX
-from metavoxel.encoding.scalars import LinearScaling
+from folders import AGE, SEX, scores
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.membership import (
@@ -41,7 +40,7 @@ def model(seed: int = 0) -> MetaVoxel:
     schema = parse_schema({"variables": {"image": image, "age": AGE, "sex": SEX}}, "schema")
     small = {"channels": [16, 16], "groups": 4, "head_channels": 8, "scalar_head_channels": 8}
     config = ModelConfig.model_validate({"encoding": {"kind": "identity"}, "denoiser": small})
-    return MetaVoxel(schema, config, {"age": LinearScaling(0, 100, 0.5)}).eval()
+    return MetaVoxel(schema, config, {"age": scores(0, 100)}).eval()
 
 
 def people(n: int) -> np.ndarray:

@@ -159,5 +159,5 @@ def _loss(model: MetaVoxel, image: str, z0: Tensor, time: int, noise: dict[str, 
     z = {v: process.processes[v].prior(x) for v, x in noise.items()}
     own, z0 = process.processes[image], z0.to(device)
     z[image] = own.noised(z0, t[image], noise[image])
-    prediction = model(z, t, [image])[image]
+    prediction = model.given({}, n)(z, t, [image])[image]
     return own.loss(prediction, z0, t[image], noise[image]).cpu()

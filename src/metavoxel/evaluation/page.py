@@ -220,10 +220,12 @@ def _methods(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
     fitted = sorted({c.n for c in evaluation.calibrations.values()})
     conformal = (
         "<p>Conformal intervals and the bias correction were fitted on "
-        f"{' to '.join(map(str, dict.fromkeys((fitted[0], fitted[-1]))))} validation records, on "
-        "which the epoch was chosen, too. With n records the highest level that has an interval is "
-        "n / (n + 1), and the share it holds varies from one validation set to the next by about "
-        "sqrt(p (1 - p) / (n + 2)): with few, read it as a check of the order, no more.</p>"
+        f"{' to '.join(map(str, dict.fromkeys((fitted[0], fitted[-1]))))} records, answered by "
+        "networks that were not trained on them: training records by cross-fitting where there "
+        "were enough, else validation records, on which the epoch was chosen, too. With n records "
+        "the highest level that has an interval is n / (n + 1), and the share it holds varies from "
+        "one such set to the next by about sqrt(p (1 - p) / (n + 2)): with few, read it as a check "
+        "of the order, no more.</p>"
         if fitted
         else "<p>No conformal intervals: the model has none, and its validation subjects are not "
         "here, or it answers by sampling.</p>"

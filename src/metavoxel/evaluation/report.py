@@ -44,6 +44,7 @@ from metavoxel.evaluation.systems import (
     Kept,
     SystemAnswers,
     answer,
+    answers_at_once,
     baseline_answers,
     model_answers,
 )
@@ -180,7 +181,7 @@ def _calibrations(
 ) -> dict[str, Calibration]:
     """Those stored with the model; of an older model, fitted on its validation subjects if they
     are in the cohort."""
-    if model.config.sampling.point != "one_evaluation":
+    if not answers_at_once(model, model.config.sampling):
         return {}
     path = folder / "calibration.json"
     stored = read_model(path, Calibrations).one_evaluation if path.is_file() else None

@@ -117,15 +117,21 @@ def model_answers(
     kept: Kept,
     progress: Progress,
 ) -> dict[str, SystemAnswers]:
-    """The model's answers: in one evaluation if it can, from few samples, from many."""
+    """The model's answers: in one evaluation if it can, and of scalars that diffuse from few
+    samples, from many. By the law samples are draws of what the one evaluation states."""
     engine = model.config.sampling.conditioner
-    counts = {f"{count} samples, {engine}": count for count in sorted({FEW, samples})}
-    if model.config.sampling.point == "one_evaluation":
-        counts = {ONE: 0, **counts}
+    counts = {ONE: 0} if answers_at_once(model, model.config.sampling) else {}
+    if model.law is None:
+        counts |= {f"{count} samples, {engine}": count for count in sorted({FEW, samples})}
     return {
         system: _in_pieces(system, model, asked, table, count, seed, kept, progress)
         for system, count in counts.items()
     }
+
+
+def answers_at_once(model: MetaVoxel, settings: SamplingConfig) -> bool:
+    """Whether one evaluation answers questions about scalars."""
+    return model.law is not None or settings.point == "one_evaluation"
 
 
 def _in_pieces(

@@ -31,6 +31,7 @@ from metavoxel.evaluation.specialists.training import train_specialist
 from metavoxel.evaluation.systems import (
     SIMPLE,
     Kept,
+    answers_at_once,
     baseline_answers,
 )
 from metavoxel.files.writing import atomic_write
@@ -305,7 +306,7 @@ def _ask_model(
     model = load_model(experiment.model(plan.training, run), best_device())
     _, _, test = experiment.tables(run)
     kept, settings = experiment.answers(name, run), plan.settings(model.config.sampling)
-    if plan.samples == 0 and settings.point != "one_evaluation":
+    if plan.samples == 0 and not answers_at_once(model, settings):
         raise MetaVoxelError(
             f"{name}: this model answers by sampling; give the system a number of samples."
         )
