@@ -227,18 +227,10 @@ def test_a_label_that_nobody_has_is_rare_and_not_impossible(cohort):
 
 
 @pytest.mark.parametrize("odd", [never_two_together, a_variable_that_nobody_has])
-@pytest.mark.parametrize("skewed", [False, True])
-def test_what_is_never_known_together_is_not_coupled(odd, skewed, cohort):
-    """Not even where a mixture over an unknown label would describe a number's marginal better."""
+def test_what_is_never_known_together_is_not_coupled(odd, cohort):
     truth, _, _ = cohort
-    x, y = table(truth, 400, seeded(9))
-    if skewed:
-        x = torch.where(x > 0.5, 1.5, -0.5)
-    fitted = fit_prior(*odd(x, y), COUNTS)
-    found = correlation(fitted).abs()
-    alone = [0, 2, 3] if odd is a_variable_that_nobody_has else range(7)
-    owners = [0, 1, 2, 2, 3, 3, 3]
-    for i in alone:
-        for j in range(7):
-            if owners[i] != owners[j]:
-                assert float(found[i, j]) < 0.05, (i, j)
+    found = correlation(fit_prior(*odd(*table(truth, 400, seeded(9))), COUNTS)).abs()
+    owners = torch.tensor([0, 1, 2, 2, 3, 3, 3])
+    other = owners[:, None] != owners
+    alone = [0, 2, 3] if odd is a_variable_that_nobody_has else [*range(7)]
+    assert float((found * other)[alone].max()) < 0.05
