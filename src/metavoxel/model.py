@@ -17,6 +17,7 @@ from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
 from metavoxel.diffusion.process import Process
 from metavoxel.diffusion.schedule import cosine
+from metavoxel.encoding.given_scalars import GivenScalars, ScalarFeatures
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling, OneHot
@@ -105,8 +106,10 @@ class MetaVoxel(nn.Module):
         counts = {v: len(kind.labels) for v, kind in schema.categorical.items()}
         has_law = config.diffusion.scalars == "posterior" and len(schema.scalars) > 0
         self.law = ScalarLaw([*schema.continuous], counts, prior) if has_law else None
+        follows = config.diffusion.image_preconditioning and config.diffusion.image_follows_scalars
+        features = ScalarFeatures((*schema.continuous,), counts) if has_law and follows else None
         self.autoencoders = nn.ModuleDict(
-            {v: build_encoder(config.encoding, x) for v, x in schema.images.items()}
+            {v: build_encoder(config.encoding, x, features) for v, x in schema.images.items()}
         )
         self.process = self._joint_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
@@ -195,7 +198,18 @@ class MetaVoxel(nn.Module):
 
     def _network(self, z: State, t: Times, asked: Collection[str]) -> State:
         """The predictions of the asked variables, and of `EVIDENCE` if it is asked."""
-        return self.denoiser(self._shown(z, t), t, asked, self._clean(z, t, asked))
+        predictions = self.denoiser(self._shown(z, t), t, asked, self._clean(z, t, asked))
+        return {v: self._following(v, x, z, t) for v, x in predictions.items()}
+
+    def _following(self, name: str, prediction: Tensor, z: State, t: Times) -> Tensor:
+        """The prediction; of an image, as a correction of the LMMSE estimate given the scalars."""
+        given = self.autoencoders[name].given if name in self.autoencoders else None
+        if given is None:
+            return prediction
+        process = self.process.processes[name]
+        assert isinstance(given, GivenScalars) and isinstance(process, PreconditionedGaussian)
+        scalars = given(z, {v: t[v] == 0 for v in self.schema.scalars})
+        return process.informed(prediction, z[name], t[name], scalars)
 
     def _shown(self, z: State, t: Times) -> State:
         """z_t as the network is shown it."""

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from metavoxel.diffusion.preconditioned import FactorGaussian
+from metavoxel.encoding.given_scalars import GivenScalars, ScalarFeatures
 from metavoxel.errors import MetaVoxelError
 from metavoxel.memory_format import channels_last
 from metavoxel.schema import Image
@@ -96,9 +97,9 @@ class ImageEncoder(nn.Module, ABC):
     two.
 
     What the latents of the training set are like is kept in buffers, which are saved with the
-    weights: the mean and std of every element, the directions in which elements vary together, and
-    `effects` (D, c, *latent grid), the slopes of z on the D elements of the standardised scalars,
-    if images follow them.
+    weights: the mean and std of every element and the directions in which elements vary together;
+    if images follow scalars, also `effects` (R, c, *latent grid), the directions in which the mean
+    of z moves with them, and `given`, how far it moves and how the spread changes.
     """
 
     latent_mean: Tensor
@@ -107,7 +108,12 @@ class ImageEncoder(nn.Module, ABC):
     effects: Tensor | None
 
     def __init__(
-        self, latent_channels: int, factor: int, grid: Sequence[int], rank: int, scalars: int
+        self,
+        latent_channels: int,
+        factor: int,
+        grid: Sequence[int],
+        rank: int,
+        scalars: ScalarFeatures | None,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
@@ -116,7 +122,11 @@ class ImageEncoder(nn.Module, ABC):
         self.register_buffer("latent_mean", torch.zeros(elements))
         self.register_buffer("latent_std", torch.ones(elements))
         self.register_buffer("latent_factors", torch.zeros(rank, *elements))
-        self.register_buffer("effects", torch.zeros(scalars, *elements) if scalars else None)
+        self.given = None if scalars is None else GivenScalars(scalars, rank)
+        directions = None if self.given is None else len(self.given.directions)
+        self.register_buffer(
+            "effects", None if directions is None else torch.zeros(directions, *elements)
+        )
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
@@ -164,10 +174,12 @@ class ImageEncoder(nn.Module, ABC):
 
     @final
     def set_effects(self, effects: Tensor, factors: Tensor) -> None:
-        """Store the slopes of z (D, c, *latent grid) on the scalars, and the directions in which
-        elements of z vary together beside them, (k, c, *latent grid), k up to the rank."""
+        """Store the directions (R, c, *latent grid) in which the mean of z moves with scalars, and
+        those in which elements of z vary together beside it, (k, c, *latent grid), k up to the
+        rank, of which the first are those of `given`."""
         assert self.effects is not None
-        self.effects.copy_(effects)
+        self.effects.zero_()
+        self.effects[: len(effects)] = effects
         self.latent_factors.zero_()
         self.latent_factors[: len(factors)] = factors * self._scale
 
@@ -196,7 +208,9 @@ class ImageEncoder(nn.Module, ABC):
 class IdentityEncoder(ImageEncoder):
     """The image itself, from [0, 1] to [-1, 1]."""
 
-    def __init__(self, config: IdentityConfig, image: Image, scalars: int = 0) -> None:
+    def __init__(
+        self, config: IdentityConfig, image: Image, scalars: ScalarFeatures | None = None
+    ) -> None:
         super().__init__(image.channels, 1, image.shape, config.covariance_rank, scalars)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -214,7 +228,9 @@ class KLEncoder(ImageEncoder):
     spares them.
     """
 
-    def __init__(self, config: KLConfig, image: Image, scalars: int = 0) -> None:
+    def __init__(
+        self, config: KLConfig, image: Image, scalars: ScalarFeatures | None = None
+    ) -> None:
         rank = config.covariance_rank
         super().__init__(config.latent_channels, config.factor, image.shape, rank, scalars)
         spatial_dims, channels = image.spatial_dims, image.channels
@@ -350,9 +366,9 @@ def require_divisible(grid: Sequence[int], factor: int) -> None:
 
 
 def build_encoder(
-    config: IdentityConfig | KLConfig, image: Image, scalars: int = 0
+    config: IdentityConfig | KLConfig, image: Image, scalars: ScalarFeatures | None = None
 ) -> ImageEncoder:
-    """The encoder of one image variable, beside encoded scalars of so many elements in all. Raises
+    """The encoder of one image variable, which follows these features of scalars, if any. Raises
     MetaVoxelError if the factor does not fit."""
     if isinstance(config, IdentityConfig):
         return IdentityEncoder(config, image, scalars)

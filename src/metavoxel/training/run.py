@@ -38,6 +38,7 @@ from metavoxel.training.examples import (
     scalar_prior,
     scalings,
 )
+from metavoxel.training.given_scalars import follow_scalars
 from metavoxel.training.hidden import hide
 from metavoxel.training.joint import JointModule
 from metavoxel.training.precision import resolve_precision
@@ -94,6 +95,7 @@ def train(
         volumes = _volumes(folders, parts, schema, console)
         _autoencoder_stage(model, config, folders, parts, volumes, autoencoder, console)
         examples = _encode(model, config, folders, parts, volumes, console)
+        follow_scalars(model, examples["train"])
         _joint_stage(model, config, folders, examples, console)
         preparation = fit_preparation(parts["train"], volumes["train"])
         files = model_files(model, config, parts, split, examples, autoencoder, preparation)
@@ -183,7 +185,7 @@ def _take_over(model: MetaVoxel, folder: Path) -> None:
 
 def _describes_a_cohort(buffer: str) -> bool:
     """Whether a buffer of the autoencoders belongs to the cohort and its grid."""
-    return ".latent_" in buffer or buffer.endswith(".effects")
+    return ".latent_" in buffer or ".given." in buffer or buffer.endswith(".effects")
 
 
 def _observed(volumes: Tensor, cohort: Cohort, name: str) -> Tensor:
