@@ -14,19 +14,21 @@ import torch
 import yaml
 
 import metavoxel as mv
-from folders import blob, write_nifti
+from folders import blob, scores, write_nifti
 from metavoxel.cli import main
 from metavoxel.data.images import read_scan
 from metavoxel.data.synthetic import samples_folder, write_samples
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.inference import limits
 from metavoxel.inference.answers import ContinuousAnswer
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.selftest import selftest_failures, selftest_record
+from metavoxel.info import describe
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_files import json_text, write_checksums
-from metavoxel.model_folder import BEFORE, load_model, save_model
+from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import read_config
 
@@ -55,7 +57,9 @@ def build(**changes: object) -> MetaVoxel:
     schema = parse_schema({"variables": VARIABLES}, "test")
     torch.manual_seed(0)
     config = ModelConfig.model_validate({**SMALL, **changes})
-    return MetaVoxel(schema, config, {"age": LinearScaling(20, 90, 0.5)}).eval()
+    diffuse = config.diffusion.scalars == "diffusion"
+    age = LinearScaling(20, 90, 0.5) if diffuse else scores(20, 90)
+    return MetaVoxel(schema, config, {"age": age}).eval()
 
 
 @pytest.fixture
@@ -96,20 +100,48 @@ def test_a_saved_model_is_the_model(folder: Path) -> None:
 
 
 def test_scalars_given_a_scan(model: mv.Model, scan: Path) -> None:
+    """The whole distribution, in one evaluation; samples where they are asked for."""
     answer = model.ask(f"age, sex | image={scan}")
     assert 0 <= answer["sex"].probabilities["F"] <= 1
     assert sum(answer["sex"].probabilities.values()) == pytest.approx(1)
-    assert answer["age"].samples.shape == (5,)
-    low, high = answer["age"].interval(0.9)
-    assert low <= np.median(answer["age"].samples) <= high
-    assert answer["age"].unit == "years"
+    age = answer["age"]
+    assert age.samples.shape == (0,) and age.unit == "years"
+    low, high = age.interval(0.9)
+    assert low < age.mean < high and age.std > 0
+    assert age.cdf(high) - age.cdf(low) == pytest.approx(0.9, abs=1e-3)
+    drawn = model.ask(f"age, sex | image={scan}", samples=4000)["age"]
+    assert drawn.mean == age.mean
+    assert drawn.samples.mean() == pytest.approx(age.mean, abs=4 * age.std / 4000**0.5)
 
 
-def test_one_evaluation_needs_no_samples_and_no_luck(model: mv.Model, scan: Path) -> None:
+def test_one_evaluation_needs_no_luck(model: mv.Model, scan: Path) -> None:
+    first, second = (model.ask("age", {"image": scan}, seed=seed)["age"] for seed in (0, 1))
+    assert (first.mean, first.std) == (second.mean, second.std)
+
+
+def test_a_scalar_that_diffuses_has_a_spread_by_its_samples_alone(
+    tmp_path: Path, scan: Path
+) -> None:
+    save_model(build(diffusion={"scalars": "diffusion"}), tmp_path / "model")
+    model = mv.load(tmp_path / "model")
     first, second = (model.ask("age", {"image": scan}, samples=0, seed=0) for _ in range(2))
     assert first["age"].mean == second["age"].mean
     with pytest.raises(MetaVoxelError, match="0 samples"):
         _ = first["age"].std
+    answer = model.ask(f"age, sex | image={scan}")["age"]
+    assert answer.samples.shape == (5,)
+    low, high = answer.interval(0.9)
+    assert low <= np.median(answer.samples) <= high
+
+
+def test_another_prior_changes_the_answer_by_bayes_rule(model: mv.Model, scan: Path) -> None:
+    """The odds of a label change by as much as its frequency's."""
+    said = model.ask("group", {"image": scan})["group"].probabilities
+    stated = {"group": {"a": 0.8, "b": 0.15, "c": 0.05}}
+    changed = model.ask("group", {"image": scan}, prior=stated)["group"].probabilities
+    tilted = {k: p * stated["group"][k] * 3 for k, p in said.items()}
+    total = sum(tilted.values())
+    assert changed == pytest.approx({k: p / total for k, p in tilted.items()}, abs=1e-6)
 
 
 def test_generated_images_carry_the_grid_of_the_schema(model: mv.Model) -> None:
@@ -186,6 +218,10 @@ def test_a_counterfactual_of_nothing_changed_is_the_reconstruction(model: mv.Mod
         (lambda m: m.ask("age | sex=F", {"sex": "M"}), "given twice"),
         (lambda m: m.ask("age", samples=-1), "0 or more"),
         (lambda m: m.ask("age", conditioner="repaint"), "set spacing to uniform"),
+        (lambda m: m.ask("age", conditioner="repaint", spacing="uniform"), "no noisy scalar"),
+        (lambda m: m.ask("age", prior={"sex": {"F": 0.5, "M": 0.6}}), "sex"),
+        (lambda m: m.ask("age", prior={"sex": {"F": 1.0, "X": 0.0}}), "sex"),
+        (lambda m: m.ask("age", prior={"age": {"F": 1.0}}), "age"),
         (lambda m: m.ask("age", {"image": "nowhere.nii.gz"}), "no such file"),
         (lambda m: m.inpaint(GREY, np.zeros((16,) * 3)), "every voxel is 0"),
         (lambda m: m.inpaint(GREY, np.ones((16,) * 3)), "marks every voxel"),
@@ -233,8 +269,8 @@ def test_the_paper_engine_answers_from_its_samples(tmp_path: Path) -> None:
                      "zero_terminal_snr": False},
         "image_schedule": None,
         "image_prediction": "epsilon",
+        "scalars": "diffusion",
         "continuous_prediction": "epsilon",
-        "categorical_prediction": "label",
         "times": {"kind": "shared"},
     }  # fmt: skip
     sampling = {
@@ -264,22 +300,21 @@ def test_noise_is_not_predicted_where_nothing_else_is_left(variable: str) -> Non
         build(diffusion={f"{variable}_prediction": "epsilon"})
 
 
-def test_a_model_from_before_a_setting_was_keeps_what_it_was_trained_with(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    save_model(build(diffusion=BEFORE), folder)
-    settings = (folder / "config.yaml").read_text()
-    assert "  image_schedule: null\n" in settings
-    (folder / "config.yaml").write_text(settings.replace("  image_schedule: null\n", ""))
+def test_a_model_from_before_the_law_is_refused_in_a_sentence(folder: Path) -> None:
+    """Its folder has another format: its network states something else."""
+    schema = json.loads((folder / "schema.json").read_text())
+    (folder / "schema.json").write_text(json.dumps({**schema, "format": 1}))
+    (folder / "posterior.json").unlink()
     write_checksums(folder)
-    processes = load_model(folder).process.processes
-    assert torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
-    processes = build().process.processes
-    assert not torch.equal(processes["image"].schedule.table, processes["age"].schedule.table)
+    for read in (mv.load, describe):
+        with pytest.raises(MetaVoxelError, match=r"another version of metavoxel; train it again\."):
+            read(folder)
 
 
 def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:
     """Its labels have one state more than they have labels."""
-    save_model(build(diffusion={"categorical_kernel": "absorbing"}), tmp_path / "model")
+    diffusion = {"scalars": "diffusion", "categorical_kernel": "absorbing"}
+    save_model(build(diffusion=diffusion), tmp_path / "model")
     model = mv.load(tmp_path / "model")
     record = {"image": GREY, "sex": "F", "age": 50}
     assert model.counterfactual(record, set={"sex": "M"}).samples.shape == (1, 1, 16, 16, 16)
@@ -302,7 +337,7 @@ def test_one_image_of_two_is_changed_or_filled_by_name(
     both = {"t1w": VARIABLES["image"], "flair": {**VARIABLES["image"], "suffix": "FLAIR"}}
     schema = parse_schema({"variables": {**both, "age": VARIABLES["age"]}}, "test")
     config = ModelConfig.model_validate(SMALL)
-    save_model(MetaVoxel(schema, config, {"age": LinearScaling(20, 90)}), tmp_path / "model")
+    save_model(MetaVoxel(schema, config, {"age": scores(20, 90)}), tmp_path / "model")
     grid = np.diag([8.0, 8, 8, 1])
     voxels = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
     scan = write_nifti(tmp_path / "scan.nii.gz", voxels, grid)
@@ -348,7 +383,7 @@ def test_the_paper_s_system_is_built_line_by_line(monkeypatch: pytest.MonkeyPatc
     written = yaml.safe_load(path.read_text())
     for part in (written["model"], written["training"]):
         for name, given in part.items():
-            if isinstance(given, dict) and name not in ("split", "sampling", "diffusion"):
+            if isinstance(given, dict) and name != "split":
                 stage = getattr(config.model, name, None) or getattr(config.training, name)
                 assert {*type(stage).model_fields} <= {*given}, name
 
@@ -387,7 +422,7 @@ def test_what_lies_far_from_the_training_data_is_not_known(tmp_path: Path) -> No
     """A schema without a range must not make the model answer for people of 500 years."""
     variables = {**VARIABLES, "age": {"kind": "continuous", "unit": "years"}}
     schema = parse_schema({"variables": variables}, "test")
-    scalings = {"age": LinearScaling(20, 90, 0.5)}
+    scalings = {"age": scores(20, 90)}
     save_model(MetaVoxel(schema, ModelConfig.model_validate(SMALL), scalings), tmp_path / "model")
     model = mv.load(tmp_path / "model")
     assert set(model.ask("sex | age=95")["sex"].probabilities) == {"F", "M"}
@@ -440,9 +475,9 @@ def test_an_answer_that_is_no_number_is_refused(
     ]
     if part == "the denoiser":
         asked += [
-            lambda: model.ask("group | age=50", samples=0),
-            lambda: model.ask("age", samples=0),
-            lambda: model.ask("age, sex", samples=3),
+            lambda: model.ask("group | age=50", {"image": GREY}, samples=0),
+            lambda: model.ask("age", {"image": GREY}, samples=0),
+            lambda: model.ask("age, sex", {"image": GREY}, samples=3),
         ]
     for ask in asked:
         with pytest.raises(MetaVoxelError, match="is not a finite number: its training diverged"):
@@ -470,8 +505,8 @@ def test_an_answer_outside_the_range_is_marked(
     assert not ContinuousAnswer("years", np.empty(0), 90.0, (20, 90)).outside
     assert not ContinuousAnswer(None, np.array([1e9]), 1e9).outside  # of no range
 
-    decode = LinearScaling.decode
-    monkeypatch.setattr(LinearScaling, "decode", lambda self, z: decode(self, z) + 900)
+    values = NormalScores.values
+    monkeypatch.setattr(NormalScores, "values", lambda self, x: values(self, x) + 900)
     monkeypatch.setenv("COLUMNS", "200")
     assert status(monkeypatch, "ask", folder, "age", "--samples", 3, "--json") == 0
     told = json.loads(capsys.readouterr().out)["age"]

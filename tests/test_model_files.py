@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import metavoxel as mv
+from folders import scores
 from metavoxel import model_files
-from metavoxel.diffusion.together import JointNormal
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.json import read_model
 from metavoxel.inference.calibration import LEVELS
@@ -51,8 +49,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with every file that training writes."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     schema, config = parse_schema({"variables": VARIABLES}, "test"), ModelConfig(**SMALL)
-    together = JointNormal({"age": 1, "sex": 2}, [0, 0.5, 0.5], np.eye(3).tolist())
-    model = MetaVoxel(schema, config, {"age": LinearScaling(0, 100, 0.5)}, together).eval()
+    model = MetaVoxel(schema, config, {"age": scores(0, 100)}).eval()
     files = {
         "calibration.json": json_text({"scores": {}, "one_evaluation": {"age": POINT}}),
         "selftest.json": json_text(selftest_record(model)),
@@ -151,16 +148,24 @@ def test_without_the_list_nothing_is_loaded(folder: Path) -> None:
 
 
 # file: key path, what is put there, what the sentence says
-ONE = {"images_known": 1, "images_unknown": 1}
 WRONG: dict[str, tuple[str, list[Any], Any, str]] = {
     "no number": ("encoding.json", ["continuous", "age", "low"], "0", r"continuous\.age\.low"),
     "no finite one": ("encoding.json", ["continuous", "age", "high"], math.inf, r"age\.high"),
     "backwards": ("encoding.json", ["continuous", "age", "low"], 101, "low must be below high"),
     "others": ("encoding.json", ["continuous"], {}, "key continuous: it is not of the variables"),
     "labels": ("encoding.json", ["categorical", "sex"], ["M", "F"], "key categorical"),
-    "too many": ("encoding.json", ["scalars", "mean"], [0.0] * 9, "as many elements"),
-    "no spread": ("tempers.json", ["image"], ONE, "image has no"),
-    "no factor": ("tempers.json", ["age"], {**ONE, "images_known": 0}, r"age\.images_k"),
+    "no spread": ("encoding.json", ["continuous", "age", "components"], [], "std or components"),
+    "no width": ("encoding.json", ["continuous", "age", "components", 0, 2], 0, r"ents\.0\.2"),
+    "too many": ("posterior.json", ["prior", "unary"], [0.0] * 9, "2 elements"),
+    "a row less": ("posterior.json", ["prior", "pair"], [[0.0, 0.0]], "pair must have shape"),
+    "no frequency": ("posterior.json", ["prior", "frequencies", 0], 0.0, r"prior\.frequencies\.0"),
+    "no finite slope": ("posterior.json", ["prior", "slopes", 0, 0], math.nan, r"slopes\.0\.0"),
+    "no number of labels": ("posterior.json", ["prior", "counts", 0], -2, r"prior\.counts\.0"),
+    "no variance": ("posterior.json", ["prior", "covariance"], [[-1.0]], "of no distribution"),
+    "other labels": ("posterior.json", ["prior", "counts"], [1, 1], "key prior: it is not of the"),
+    "no temperature": ("posterior.json", ["temperatures", "age"], 0.0, r"temperatures\.age"),
+    "temperatures": ("posterior.json", ["temperatures"], {"age": 1.0}, "key temperatures"),
+    "sharing": ("posterior.json", ["sharing"], -1.0, "sharing"),
     "no count": ("calibration.json", ["one_evaluation", "age", "n"], -1, r"one_evaluation\.age\.n"),
     "levels": ("calibration.json", ["one_evaluation", "age", "conformal_quantiles"], {}, "levels"),
     "slope": ("calibration.json", ["one_evaluation", "age", "bias_line"], [1, 0], r"bias_line\.1"),
@@ -171,7 +176,7 @@ WRONG: dict[str, tuple[str, list[Any], Any, str]] = {
     "names": ("split.json", ["train"], "sub-1", "key train"),
     "one name": ("split.json", ["train", 0], 1, r"key train\.0"),
     "unknown": ("schema.json", ["colour"], "red", "no key colour"),
-    "format": ("schema.json", ["format"], 2, "another version of metavoxel"),
+    "format": ("schema.json", ["format"], 3, "another version of metavoxel"),
 }  # fmt: skip
 
 

@@ -81,21 +81,15 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     encoding = read_model(folder / "encoding.json", Encoding)
     encoding.check(schema, folder / "encoding.json")
     scalings = {v: _scaling(s) for v, s in encoding.continuous.items()}
-    path, posterior = folder / "posterior.json", None
+    prior = calibration = None
     if config.diffusion.scalars == "posterior" and len(schema.scalars):
-        posterior = read_model(path, Posterior)
+        prior, calibration = _read_posterior(folder / "posterior.json", schema)
     with reading(folder / "config.yaml", "the settings of this model"):
-        prior = posterior and ScalarPrior(**posterior.prior.model_dump())
         model = MetaVoxel(schema, config, scalings, prior)
     load_weights(model.autoencoders, folder / "autoencoder.safetensors")
     load_weights(model.denoiser, folder / "denoiser.safetensors")
-    if model.law is not None and posterior is not None:
-        if posterior.temperatures.keys() != {*model.law.names}:
-            raise MetaVoxelError(
-                f"{path}, key temperatures: it is not of the variables of schema.json. Copy the "
-                "model again, or train it again."
-            )
-        model.law.calibration = Calibration(posterior.temperatures, posterior.sharing)
+    if model.law is not None and calibration is not None:
+        model.law.calibration = calibration
     return model.to(device).eval()
 
 
@@ -123,6 +117,25 @@ def _scaling(saved: Scaling) -> NormalScores | LinearScaling:
     if saved.std is not None:
         return LinearScaling(saved.low, saved.high, saved.std)
     return NormalScores(saved.low, saved.high, saved.components)
+
+
+def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibration]:
+    """The prior of the scalars and the constants of the evidence. Raises MetaVoxelError."""
+    saved = read_model(path, Posterior)
+    counts = tuple(len(kind.labels) for kind in schema.categorical.values())
+    sizes = len(saved.prior.offset), saved.prior.counts
+    for key, fits in (
+        ("prior", sizes == (len(schema.continuous), counts)),
+        ("temperatures", saved.temperatures.keys() == {*schema.scalars}),
+    ):
+        if not fits:
+            raise MetaVoxelError(
+                f"{path}, key {key}: it is not of the variables of schema.json. Copy the model "
+                "again, or train it again."
+            )
+    with reading(path, "the prior of this model"):
+        prior = ScalarPrior(**saved.prior.model_dump())
+    return prior, Calibration(saved.temperatures, saved.sharing)
 
 
 def _posterior(law: ScalarLaw) -> dict[str, Any]:

@@ -120,7 +120,10 @@ def _by_law(
     numbers: dict[str, list[Marginal]] = {v: [] for v in asked if v in model.scalings}
     for rows in torch.arange(n).split(BATCH):
         known = {v: x[rows] for v, x in z0.items()}
-        posterior = model.posterior(known, len(rows), prior, generator)
+        try:
+            posterior = model.posterior(known, len(rows), prior, generator)
+        except torch.linalg.LinAlgError:  # of evidence that is no number
+            raise _no_number(", ".join(asked or first)) from None
         for v in numbers:
             numbers[v].append(model.marginal(posterior, v))
             point[v].append(torch.from_numpy(numbers[v][-1].mean))
@@ -158,11 +161,15 @@ def check_finite(answers: Mapping[str, Tensor]) -> None:
     """Raise MetaVoxelError if an answer, raw or encoded, is not a number: the model is no good."""
     for v, x in answers.items():
         if not bool(x.isfinite().all()):
-            raise MetaVoxelError(
-                f"The model's answer for {v} is not a finite number: its training diverged, or its "
-                "weights are damaged. Copy it again and run metavoxel verify, or train it again "
-                "with a lower learning rate."
-            )
+            raise _no_number(v)
+
+
+def _no_number(name: str) -> MetaVoxelError:
+    return MetaVoxelError(
+        f"The model's answer for {name} is not a finite number: its training diverged, or its "
+        "weights are damaged. Copy it again and run metavoxel verify, or train it again with a "
+        "lower learning rate."
+    )
 
 
 def _point(
