@@ -83,7 +83,8 @@ def fit_normal_scores(values: Tensor, bounds: tuple[float, float] | None) -> Nor
     """The map of a number: bounds from the schema, or from the observed values (n,)."""
     low, high = bounds if bounds is not None else (float(values.min()), float(values.max()))
     high = high if high > low else low + 1.0
-    return NormalScores(low, high, fit_mixture(values, least=1e-3 * (high - low)))
+    resolved = 1e-10 * max(abs(low), abs(high))  # so that knots differ, in double precision
+    return NormalScores(low, high, fit_mixture(values, max(1e-3 * (high - low), resolved)))
 
 
 def fit_mixture(values: Tensor, least: float) -> tuple[Component, ...]:
@@ -95,18 +96,19 @@ def fit_mixture(values: Tensor, least: float) -> tuple[Component, ...]:
     from sklearn.mixture import GaussianMixture  # slow to import, and needed in training alone
 
     x = values.double().numpy()[:, None]
-    spread = max(float(x.std()), least)
+    centre, spread = float(x.mean()), max(float(x.std()), least)
     if len(x) < 2:
-        return ((1.0, float(x.mean()), spread),)
+        return ((1.0, centre, spread),)
+    x = (x - centre) / spread
     most = min(_MOST, len(np.unique(x)))
     fits: list[Any] = [
-        GaussianMixture(k, n_init=3, reg_covar=(_NARROWEST * spread) ** 2, random_state=0).fit(x)
+        GaussianMixture(k, n_init=3, reg_covar=_NARROWEST**2, random_state=0).fit(x)
         for k in range(1, most + 1)
     ]
     groups = [fit for fit in fits[1:] if len(x) * fit.weights_.min() >= _SUBJECTS]
     best = min([fits[0], *groups], key=lambda fit: fit.bic(x))
     parts = zip(best.weights_, best.means_[:, 0], best.covariances_[:, 0, 0] ** 0.5, strict=True)
-    return tuple((float(w), float(m), float(s)) for w, m, s in parts)
+    return tuple((float(w), centre + spread * float(m), spread * float(s)) for w, m, s in parts)
 
 
 def _interpolated(x: Tensor, at: Tensor, values: Tensor) -> Tensor:
