@@ -19,6 +19,7 @@ from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.diffusion.joint import State, Times
 from metavoxel.diffusion.preconditioned import FactorGaussian, PreconditionedGaussian
+from metavoxel.encoding.given_scalars import GivenScalars
 from metavoxel.evaluation.report import as_table
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model
@@ -54,9 +55,9 @@ def main(folder: Path, bids: Path) -> None:
                     clean = {u: torch.zeros_like(times[u]) for u in model.schema.scalars}
                     z = {u: x if u == v else z0[u] for u, x in z.items()}
                     times = times | clean
-                linear = process.silence(z[v])
-                if model.together is not None and model.follows:
-                    said = model.together.standardised(model.measured(z, times))
+                linear, given = process.silence(z[v]), model.autoencoders[v].given
+                if isinstance(given, GivenScalars):
+                    said = given(z, {u: times[u] == 0 for u in model.schema.scalars})
                     linear = process.informed(linear, z[v], times[v], said)
                 for name, said in (("linear", linear), ("network", model(z, times, [v])[v])):
                     error[f"{name}, {known}"] = process.clean(said, z[v], times[v])
@@ -69,10 +70,9 @@ def main(folder: Path, bids: Path) -> None:
 def noisy(model: MetaVoxel, z0: State, image: str, t: int) -> tuple[State, Times]:
     """The image at t, all else at T."""
     generator, n = torch.Generator().manual_seed(0), len(z0[image])
-    times = {u: torch.full((n,), model.process.T) for u in model.schema}
-    times[image] = torch.full((n,), t)
-    z = model.process.prior(n, generator)
-    noise = model.process.noise(n, generator, [image])
+    z, times = model.corner({}, n, [*model.schema], generator)
+    times[image] = torch.full((n,), t, device=model.device)
+    noise = {v: x.to(model.device) for v, x in model.process.noise(n, generator, [image]).items()}
     return z | model.process.noised({image: z0[image]}, times, noise), times
 
 

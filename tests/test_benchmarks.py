@@ -46,3 +46,22 @@ def test_new_people_are_compared_with_those_who_have_the_same_labels() -> None:
     assert by_sex.samples["age"][0].mean() == pytest.approx(25)
     assert by_sex.samples["age"][4].min() >= 60
     assert alike(table, []).points["age"].tolist() == [52] * 5
+
+
+def test_exact_moments_of_an_age_are_those_of_many_subjects() -> None:
+    curve = benchmark("ageing_curve")
+    rng = np.random.default_rng(0)
+    for labels in ({"sex": "F", "diagnosis": "CN"}, {"sex": "M"}):
+        drawn = [curve.person(75, labels, rng)["ventricle_volume"] for _ in range(1000)]
+        mean, std = curve.exact("ventricle_volume", 75, labels)
+        assert np.mean(drawn) == pytest.approx(mean, abs=4 * std / 1000**0.5)
+        assert np.std(drawn) == pytest.approx(std, rel=0.15)
+
+
+def test_the_rank_of_images_among_like_subjects_is_uniform() -> None:
+    rng = np.random.default_rng(1)
+    alike = benchmark("ageing_curve").row(
+        "brain_volume", 40, {}, rng.normal(size=2000), rng.normal(size=2000)
+    )
+    assert alike["PIT mean"] == pytest.approx(0.5, abs=0.04)
+    assert alike["PIT SD"] == pytest.approx(12**-0.5, abs=0.02)
