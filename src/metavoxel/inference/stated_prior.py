@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import SupportsFloat
 
 from metavoxel.errors import MetaVoxelError
 from metavoxel.schema import Schema
@@ -26,8 +27,11 @@ def parse_prior(text: str) -> dict[str, dict[str, float]]:
         out[name] = {}
         for item in said.split(","):
             label, _, share = item.strip().rpartition(" ")
+            label = label.strip()
+            if label in out[name]:
+                raise MetaVoxelError(f"--prior: {label} of {name} is stated twice. State it once.")
             try:
-                out[name][label.strip()] = float(share)
+                out[name][label] = float(share)
             except ValueError:
                 raise MetaVoxelError(
                     f'--prior: "{item.strip()}" is not a label and its share. {_HINT}'
@@ -43,19 +47,27 @@ def check_prior(stated: Shares, schema: Schema) -> dict[str, list[float]]:
     Raises MetaVoxelError for what is no categorical variable, or shares that are no distribution
     over all of its labels.
     """
+    if not isinstance(stated, Mapping):
+        raise MetaVoxelError(
+            'A prior is stated by variable and label, as in {"sex": {"F": 0.5, "M": 0.5}}.'
+        )
     out = {}
     for v, shares in stated.items():
         schema[v]  # raises with the list of names
         if v not in schema.categorical:
             raise MetaVoxelError(f"A prior can be stated of categorical variables; {v} is none.")
         labels = schema.categorical[v].labels
+        if not isinstance(shares, Mapping):
+            raise MetaVoxelError(
+                f"The prior of {v} is a share of each label, as in {{{labels[0]!r}: 0.8, ...}}."
+            )
         other = [x for x in shares if x not in labels] + [x for x in labels if x not in shares]
         if other:
             raise MetaVoxelError(
                 f'The prior of {v} must state a share of each of {", ".join(labels)}; "{other[0]}" '
                 f"is {'missing' if other[0] in labels else 'none of them'}."
             )
-        each = [float(shares[x]) for x in labels]
+        each = [_number(shares[x]) for x in labels]
         total = sum(each)
         if not all(math.isfinite(x) and x >= 0 for x in each) or abs(total - 1) > _ROUNDING:
             raise MetaVoxelError(
@@ -63,6 +75,11 @@ def check_prior(stated: Shares, schema: Schema) -> dict[str, list[float]]:
             )
         out[v] = [x / total for x in each]
     return out
+
+
+def _number(share: object) -> float:
+    """A share; NaN if it is no number."""
+    return float(share) if isinstance(share, SupportsFloat) else math.nan
 
 
 def prior_text(stated: Shares) -> str:
