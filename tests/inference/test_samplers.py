@@ -76,31 +76,16 @@ def test_exact_shows_the_known_clean_the_marginalised_at_the_end_and_moves_the_a
     assert ages[-1] > 0
 
 
-def test_scalars_come_before_an_image_asked_for_or_not():
-    calls = seen(SamplingConfig(steps=10), ["sex"], ["image", "age"])
-    assert len(calls) == 20
-    scalars = {"age", "weight", "diagnosis"}
-    for t, _, asked in calls[:10]:
-        assert t["sex"] == 0
-        assert t["image"] == 1000
-        assert asked == scalars
-    for t, _, asked in calls[10:]:
-        assert t["sex"] == t["age"] == t["weight"] == t["diagnosis"] == 0
-        assert asked == {"image"}
-    drawn = calls[10][1]
-    assert all(torch.equal(z[v], drawn[v]) for _, z, _ in calls[11:] for v in scalars)
-
-
 @pytest.mark.parametrize(
-    "changed",
+    "settings",
     [
-        {"scalars_first": False},
-        {"conditioner": "repaint", "spacing": "uniform"},
+        SamplingConfig(steps=10),
+        SamplingConfig(steps=10, conditioner="repaint", spacing="uniform"),
     ],
-    ids=["turned off", "repaint"],
+    ids=["exact", "repaint"],
 )
-def test_else_all_that_is_asked_moves_together(changed):
-    calls = seen(SamplingConfig(steps=10, **changed), ["sex"], ["image", "age"])
+def test_all_that_is_asked_moves_together(settings):
+    calls = seen(settings, ["sex"], ["image", "age"])
     assert len(calls) == 10
     assert all({"image", "age"} <= asked for _, _, asked in calls)
 
@@ -125,7 +110,7 @@ def test_resampling_repeats_every_step_of_repaint_alone():
 
 def test_variables_with_few_times_wait_and_arrive_together():
     """More steps than the schedule of one variable has distinct angles."""
-    calls = seen(SamplingConfig(steps=700, scalars_first=False), [], ["age", "sex"])
+    calls = seen(SamplingConfig(steps=700), [], ["age", "sex"])
     grids = [
         time_grid(make_process(TOY).processes[v].schedule, 700, "angle") for v in ("age", "sex")
     ]
