@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.posterior.conditional_gaussian import Mixture
-from metavoxel.posterior.fit import fit_prior
+from metavoxel.posterior.conditional_gaussian import Mixture, all_states
+from metavoxel.posterior.fit import _independent, fit_prior
 from metavoxel.posterior.prior import ScalarPrior
-from random_laws import normal, random_prior, seeded
+from random_laws import KINDS, normal, random_prior, seeded
 
 COUNTS = (2, 3)
 SEX, DIAGNOSIS = slice(0, 2), slice(2, 5)
@@ -104,6 +104,21 @@ def test_a_label_alone_has_its_frequencies_of_one_record_of_each_more():
     torch.testing.assert_close(fitted.frequencies, frequencies)
     expected = (y.sum(0) + 3 * frequencies) / (5 + 3)
     torch.testing.assert_close(whole(fitted).probabilities[0], expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("numbers", "counts"), KINDS)
+def test_the_penalty_is_the_likelihood_of_an_independent_record(numbers, counts):
+    """By enumeration: labels as frequent as they are; numbers N(0, 1), given any labels."""
+    prior = random_prior(numbers, counts, seeded(2))
+    states = all_states(counts)
+    logits = states @ prior.unary + ((states @ prior.pair) * states).sum(1) / 2
+    weight = torch.ones(len(states)).double()
+    for own in torch.arange(sum(counts)).split([*counts]) if counts else ():
+        weight = weight * (states[:, own] @ prior.frequencies[own])
+    mean, inverse = prior.offset + states @ prior.slopes.T, torch.linalg.inv(prior.covariance)
+    away = inverse.trace() + torch.einsum("mv,vw,mw->m", mean, inverse, mean)
+    expected = weight @ logits.log_softmax(0) - (away.mean() + prior.covariance.logdet()) / 2
+    torch.testing.assert_close(_independent(prior), expected)
 
 
 def test_five_records_say_little():
