@@ -2,8 +2,8 @@
 
     python benchmarks/dependence.py MODEL BIDS [--draws 500]
 
-Draws all scalars of nobody, in turn and along a trajectory, and prints how far their correlations
-are from those of the cohort's people, and the pairs that depend most. Labels count by their index.
+Draws all scalars of nobody and prints how far their correlations are from those of the cohort's
+people, and the pairs that depend most. Labels count by their index.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ def main(folder: Path, bids: Path, draws: int) -> None:
     scalars = [*model.schema.scalars]
     people = as_table(model.schema, read_cohort(bids, model.schema)).scalars
     of = {"people": correlations({v: people[v] for v in scalars})}
-    for name, in_turn in (("in turn", True), ("along a trajectory", False)):
-        settings = model.config.sampling.model_copy(update={"scalars_in_turn": in_turn})
-        drawn = ask(model, scalars, {}, draws, 1, 0, settings).samples
-        of[name] = correlations({v: x[:, 0].double().numpy() for v, x in drawn.items()})
+    drawn = ask(model, scalars, {}, draws, 1, 0).samples
+    of["drawn"] = correlations({v: x[:, 0].double().numpy() for v, x in drawn.items()})
     pairs = sorted(of["people"], key=lambda pair: -abs(of["people"][pair]))
     print("| |", " | ".join(f"{a}, {b}" for a, b in pairs[:PAIRS]), "| all pairs: RMS difference |")
     print("|---" * (PAIRS + 2) + "|")

@@ -1,11 +1,11 @@
-"""Three ways to draw images of nobody, measured against the people that the model has seen.
+"""Ways to draw images of nobody, measured against the people that the model has seen.
 
     python benchmarks/drawing.py MODEL BIDS [--images 100]
     python benchmarks/drawing.py MODEL BIDS [--images 100] --stops 0 200 400 600
 
-On their own, the scalars marginalised; beside their scalars, all moving together; after their
-scalars, drawn first (`scalars_first`). And, to tell the drawn scalars from the images, images for
-the values of training people. All are one distribution, if the network has learnt it. With
+On their own, the scalars marginalised; with their scalars, which are drawn first by the law, and
+move with them where scalars diffuse. And, to tell the drawn scalars from the images, images for the
+values of training people. All are one distribution, if the network has learnt it. With
 `--stops` the same images, after their scalars, with one `image_stop` and another instead. The real
 images are those of the training and the validation people: the test people stay out of it. About
 two seconds of a core an image and way at 4 mm.
@@ -24,7 +24,7 @@ from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.images.scores import score_images
-from metavoxel.inference.ask import Drawn, ask
+from metavoxel.inference.ask import BATCH, Drawn, ask, sample_given
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model
 
@@ -55,15 +55,11 @@ def ways(
     model: MetaVoxel, image: str, people: dict[str, np.ndarray], n: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each way, and n images (n, C, *grid) in [0, 1]."""
-    in_turn, together = (
-        model.config.sampling.model_copy(update={"scalars_first": first}) for first in (True, False)
-    )
     whole = np.flatnonzero(~np.isnan(np.stack([*people.values()])).any(0))
     rows = np.random.default_rng(0).choice(whole, n, replace=n > len(whole))
     values = {v: torch.from_numpy(x[rows]) for v, x in people.items()}
-    yield "on their own", images(ask(model, [image], {}, n, 1, 1, together), image)
-    yield "beside their scalars", images(ask(model, [*model.schema], {}, n, 1, 1, together), image)
-    yield "after their scalars", images(ask(model, [image], {}, n, 1, 1, in_turn), image)
+    yield "on their own", alone(model, image, n)
+    yield "with their scalars", images(ask(model, [*model.schema], {}, n, 1, 1), image)
     yield "for people's scalars", images(ask(model, [image], values, n, 1, 1), image)
 
 
@@ -77,6 +73,17 @@ def stopped(
         signal = float(schedule.alpha_bar(torch.tensor(stop)))
         drawn = ask(model, [image], {}, n, 1, 1, settings)
         yield f"stopped at {stop}, alpha_bar {signal:.2f}", images(drawn, image)
+
+
+@torch.inference_mode()
+def alone(model: MetaVoxel, image: str, n: int) -> np.ndarray:
+    """Images (n, C, *grid) that are drawn without their scalars, in [0, 1]."""
+    generator, settings = torch.Generator().manual_seed(1), model.config.sampling
+    parts = [
+        model.decode(sample_given(model, [image], {}, {}, len(rows), settings, generator))[image]
+        for rows in torch.arange(n).split(BATCH)
+    ]
+    return torch.cat(parts).cpu().clamp(0, 1).numpy().astype(np.float32)
 
 
 def images(drawn: Drawn, image: str) -> np.ndarray:

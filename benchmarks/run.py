@@ -1,10 +1,11 @@
 """What an answer and a training step cost, as ratios side by side in one run.
 
 Times depend on the network's shape, not on its weights, so an untrained network is timed: that of
-configs/ixi-cpu.yaml. One network evaluation stands beside the paper's protocol of 3 samples of 50
-steps; float32 beside weights that lie channels first and, where the processor has instructions for
-it, bfloat16. The interleaved repetitions and the medians are there because machines are shared and
-noisy; read the ratios.
+configs/ixi-cpu.yaml. The posterior of all scalars, from one network evaluation, and joint samples
+of it stand beside the paper's protocol, 3 samples of 50 steps of scalars that diffuse; float32
+beside weights that lie channels first and, where the processor has instructions for it, bfloat16.
+The interleaved repetitions and the medians are there because machines are shared and noisy; read
+the ratios.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import torch
 
+from metavoxel.diffusion.config import DiffusionConfig
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.inference.ask import ask
+from metavoxel.inference.ask import ask, ask_encoded
 from metavoxel.model import MetaVoxel
 from metavoxel.training.config import read_config
 from metavoxel.training.precision import computes_in_bf16
@@ -31,28 +34,37 @@ def main() -> None:
     config = read_config(CONFIG)
     schema = config.variables
     assert schema is not None
-    scalings = {v: LinearScaling(*(kind.range or (0, 1))) for v, kind in schema.continuous.items()}
+    ranges = {v: kind.range or (0, 1) for v, kind in schema.continuous.items()}
+    diffusing = config.model.model_copy(update={"diffusion": DiffusionConfig(scalars="diffusion")})
     torch.manual_seed(0)
-    model = MetaVoxel(schema, config.model, scalings)
+    model = MetaVoxel(
+        schema,
+        config.model,
+        {v: NormalScores(a, b, ((1.0, (a + b) / 2, (b - a) / 4),)) for v, (a, b) in ranges.items()},
+    )
+    paper = MetaVoxel(schema, diffusing, {v: LinearScaling(a, b) for v, (a, b) in ranges.items()})
     native = "in hardware" if _bf16() else "would be emulated: not timed"
     print(f"{CONFIG.name}, {torch.get_num_threads()} threads, bfloat16 {native}")
     compare("a training step", training_steps(model, config.training.joint.batch_size))
-    compare("all scalars given the image", answers(model.eval()))
+    compare("all scalars given the image", answers(model.eval(), paper.eval()))
 
 
-def answers(model: MetaVoxel) -> dict[str, Callable[[], object]]:
+def answers(model: MetaVoxel, diffusing: MetaVoxel) -> dict[str, Callable[[], object]]:
     image = torch.rand(1, 1, *next(iter(model.schema.images.values())).shape)
     asked, known = [*model.schema.scalars], {"image": image}
-    exact = model.config.sampling
-    together = exact.model_copy(update={"scalars_in_turn": False})
+    z0, exact = model.encode(known), model.config.sampling
     paper = exact.model_copy(
         update={"conditioner": "repaint", "spacing": "uniform", "order": 1, "point": "samples"}
     )
     return {
         "one evaluation": lambda: ask(model, asked, known, 1, 0, 0, exact),
-        "3 samples, scalar by scalar": lambda: ask(model, asked, known, 1, 3, 0, exact),
-        "3 samples x 50 steps, exact": lambda: ask(model, asked, known, 1, 3, 0, together),
-        "3 samples x 50 steps, repaint": lambda: ask(model, asked, known, 1, 3, 0, paper),
+        "and 1,000 joint samples": lambda: ask(model, asked, known, 1, 1000, 0, exact),
+        "one evaluation, encoded": lambda: ask_encoded(model, asked, z0, 1, 0, 0, exact),
+        "and 1,000 joint samples, encoded": lambda: ask_encoded(
+            model, asked, z0, 1, 1000, 0, exact
+        ),
+        "3 samples x 50 steps, exact": lambda: ask(diffusing, asked, known, 1, 3, 0, exact),
+        "3 samples x 50 steps, repaint": lambda: ask(diffusing, asked, known, 1, 3, 0, paper),
         "the image's encoding alone": lambda: model.encode(known),
     }
 
@@ -62,7 +74,8 @@ def training_steps(model: MetaVoxel, batch: int) -> dict[str, Callable[[], objec
     channels_first = copy.deepcopy(model)
     channels_first.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore
     generator = torch.Generator().manual_seed(0)
-    z0 = model.process.prior(batch, generator)
+    unknown, _ = model.corner({}, batch, model.schema.scalars, generator)
+    z0 = model.process.prior(batch, generator) | unknown
     observed = {v: torch.ones(batch, dtype=torch.bool) for v in z0}
     times = {v: torch.full((batch,), 500) for v in z0}
 
