@@ -79,6 +79,7 @@ def test_nothing_is_said_where_nothing_is_seen(prior):
     seen = torch.tensor([True, False, True, False])
     some = evidence.where(seen, prior.frequencies)
     torch.testing.assert_close(some.left[~seen], torch.ones(2, 3).double())
+    torch.testing.assert_close(some.probabilities[~seen], prior.frequencies.expand(2, -1))
     found = prior.factor(some.left).times(some.factor()).posterior(COUNTS)
     alone = prior.factor().posterior(COUNTS)
     for i in range(4):
