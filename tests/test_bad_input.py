@@ -22,9 +22,8 @@ import pytest
 import torch
 import yaml
 
-from folders import AGE, SEX, heed_interrupts, noise, write_bids, write_nifti, write_png
+from folders import AGE, SEX, heed_interrupts, noise, scores, write_bids, write_nifti, write_png
 from metavoxel.cli import main
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import save_model
@@ -65,7 +64,7 @@ def place(tmp_path: Path) -> Path:
     write_bids(place / "bids", ROWS, SCANS)
     write_yaml(place / "run.yaml", settings())
     schema = parse_schema({"variables": {"image": IMAGE, "age": AGE, "sex": SEX}}, "test")
-    scalings = {"age": LinearScaling(0, 100, 0.5)}
+    scalings = {"age": scores(0, 100)}
     save_model(MetaVoxel(schema, ModelConfig.model_validate(MODEL), scalings), place / "model")
     write_nifti(place / "scan.nii.gz", noise(8, 8, 8))
     write_nifti(place / "mask.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), 2))

@@ -48,7 +48,7 @@ RUN = {
     "training": {
         "joint": {
             "steps": 4, "batch_size": 8, "copies": 1, "validate_every": 2, "answer_samples": 2,
-            "answer_steps": 2, "warmup_steps": 1,
+            "answer_steps": 2, "warmup_steps": 1, "calibration_folds": 0,
         },
     },
 }  # fmt: skip

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import metavoxel as mv
+from folders import scores
 from metavoxel.cli import main
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.simulate import simulate
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_folder import save_model
@@ -61,7 +61,7 @@ def preparation(cohort: Path) -> Preparation:
 @pytest.fixture
 def model(preparation: Preparation, tmp_path: Path) -> Path:
     config = ModelConfig.model_validate({"encoding": {"kind": "identity"}, "denoiser": DENOISER})
-    network = MetaVoxel(SCHEMA, config, {"age": LinearScaling(20, 90, 0.5)})
+    network = MetaVoxel(SCHEMA, config, {"age": scores(20, 90)})
     told = json.dumps(preparation.to_json())
     save_model(network, tmp_path / "model", {"preprocessing.json": told})
     return tmp_path / "model"

@@ -16,10 +16,9 @@ import pytest
 import torch
 
 from conftest import raw
-from folders import AGE, SEX, real
+from folders import AGE, SEX, real, scores
 from metavoxel.data.description import generated_by
 from metavoxel.data.images import read_volume, resample
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.model_folder import save_model
 from metavoxel.preprocess.dicom import from_dicom
@@ -132,9 +131,7 @@ def model(heads: Heads, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sampling = {"steps": 3, "samples": 4}
     config = {"encoding": {"kind": "identity"}, "denoiser": small, "sampling": sampling}
     torch.manual_seed(0)
-    network = MetaVoxel(
-        schema, ModelConfig.model_validate(config), {"age": LinearScaling(0, 100, 1)}
-    )
+    network = MetaVoxel(schema, ModelConfig.model_validate(config), {"age": scores(0, 100)})
     for parameter in network.parameters():  # the layers that start at 0, too
         torch.nn.init.normal_(parameter, std=0.2)
     told = json.dumps(Preparation(generated_by(heads.out)).to_json())

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 import torch
 
+import metavoxel as mv
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.systems import answer
 from metavoxel.inference.calibration import calibrate
 from metavoxel.model_folder import load_model
+from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train
-from tiny import tiny_config
+from tiny import tiny_config, tiny_settings
 
 
 def test_the_calibration_is_that_of_the_validation_answers(cohort: Path, tmp_path: Path) -> None:
     """As anyone would fit it with the saved model; 8 bits are lost where training keeps images."""
     train(cohort, tiny_config(steps=4, validate_every=4), tmp_path / "model")
-    stored = json.loads((tmp_path / "model" / "calibration.json").read_text())["one_evaluation"]
+    written = json.loads((tmp_path / "model" / "calibration.json").read_text())
+    stored = written["one_evaluation"]
     assert [*stored] == ["age"]
     model = load_model(tmp_path / "model")
     validation = read_split(tmp_path / "model" / "split.json").validation
@@ -34,3 +37,22 @@ def test_the_calibration_is_that_of_the_validation_answers(cohort: Path, tmp_pat
     ours, theirs = stored["age"]["conformal_quantiles"], fit["conformal_quantiles"]
     assert ours["0.5"] == pytest.approx(theirs["0.5"], rel=0.05)
     assert [k for k, q in ours.items() if q is None] == [k for k, q in theirs.items() if q is None]
+
+    scores = written["scores"]["age"]
+    error = np.nanmean(np.abs(said.points["age"] - table.scalars["age"]))
+    assert scores["mae"] == pytest.approx(error, rel=0.05)
+    assert 0 < scores["crps"] < scores["mae"] and scores["calibration"] > 0
+    assert "given the images, in one evaluation, on" in (tmp_path / "model/README.md").read_text()
+
+
+def test_scalars_that_diffuse_are_scored_by_their_samples(cohort: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(steps=4, validate_every=4)
+    settings["model"]["diffusion"] = {"scalars": "diffusion"}
+    train(cohort, RunConfig.model_validate(settings), tmp_path / "model")
+    written = json.loads((tmp_path / "model" / "calibration.json").read_text())
+    assert (written["samples"], written["steps"]) == (16, 20)
+    assert {*written["scores"]} == {"age", "sex", "diagnosis"}
+    card = (tmp_path / "model/README.md").read_text()
+    assert "given the images, 16 samples, 20 steps, on" in card
+    assert not (tmp_path / "model" / "posterior.json").exists()
+    assert mv.load(tmp_path / "model").ask("sex | age=50")["sex"].label in "FM"

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 import metavoxel as mv
-from metavoxel.encoding.scalars import LinearScaling
+from folders import scores
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import evaluate
 from metavoxel.files.yaml import read_yaml
@@ -66,7 +66,6 @@ def test_a_conditional_model_draws_images_given_all_conditions_or_none(condition
 
 def test_a_conditional_model_draws_no_scalars_before_its_images(conditional: Path) -> None:
     model, moved = load_model(conditional), set()
-    assert model.config.sampling.scalars_first
     ask(model, ["image"], {}, 1, 1, 0, watch=lambda t, z, clean: moved.update(clean))
     assert moved == {"image"}
 
@@ -96,9 +95,10 @@ def test_a_conditional_model_trains_nothing_but_the_image() -> None:
     schema = RunConfig.model_validate(settings).variables
     assert schema is not None
     config = ModelConfig.model_validate(settings["model"])
-    model = MetaVoxel(schema, config, {"age": LinearScaling(20, 90)})
+    model = MetaVoxel(schema, config, {"age": scores(20, 90)})
     generator = torch.Generator().manual_seed(0)
-    z0 = model.process.prior(64, generator)
+    scalars, _ = model.corner({}, 64, model.schema.scalars, generator)
+    z0 = model.process.prior(64, generator) | scalars
     loss, parts = model.loss(z0, {v: torch.ones(64, dtype=torch.bool) for v in z0}, generator)
     loss.backward()
     assert [*parts] == ["image"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metavoxel.encoding.scalars import LinearScaling
+from folders import scores
 from metavoxel.errors import MetaVoxelError
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.schema import parse_schema
@@ -19,7 +19,7 @@ def model(size: int, levels: int = 2) -> MetaVoxel:
     denoiser |= {"scalar_head_channels": 8, "token_channels": 8}
     config = ModelConfig.model_validate({"encoding": {"kind": "identity"}, "denoiser": denoiser})
     schema = parse_schema({"variables": variables}, "test")
-    return MetaVoxel(schema, config, {"age": LinearScaling(0, 100, 0.5)})
+    return MetaVoxel(schema, config, {"age": scores(0, 100)})
 
 
 LARGE = model(16)

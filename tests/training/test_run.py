@@ -21,9 +21,9 @@ import yaml
 from safetensors.torch import load_file
 
 import metavoxel as mv
+from folders import scores
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
-from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.report import as_table
 from metavoxel.files.yaml import read_yaml
@@ -137,9 +137,9 @@ def test_the_frozen_encoders_follow_the_denoiser_to_its_device(cohort: Path) -> 
     """Lightning moves what it knows of; the loss needs the latents' Gaussian beside it."""
     schema, config = tiny_config().variables, tiny_config()
     assert schema is not None
-    model = MetaVoxel(schema, config.model, {"age": LinearScaling(20, 90)})
+    model = MetaVoxel(schema, config.model, {"age": scores(20, 90)})
     nothing = Examples({}, {}, {})
-    module = JointModule(model, nothing, nothing, config.training.joint, seed=0).to("meta")
+    module = JointModule(model, nothing, nothing, config.training).to("meta")
     module.on_fit_start()
     assert {x.device.type for x in model.state_dict().values()} == {"meta"}
 

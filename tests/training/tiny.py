@@ -52,6 +52,7 @@ def tiny_settings(seed: int = 0, steps: int = 300, **joint: Any) -> dict[str, An
                 "validation_draws": 4,
                 "checkpoint_every": 7,
                 "answers_every": 2,
+                "calibration_folds": 0,
                 **joint,
             },
         },

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from metavoxel.inference.ask import ask_encoded
 from metavoxel.inference.calibration import crps, sample_variance
 from metavoxel.model import MetaVoxel
+from metavoxel.posterior.marginal import Marginal
 from metavoxel.training.config import JointTraining
 from metavoxel.training.examples import Examples
 
@@ -57,13 +59,14 @@ class HeldOutAnswers(Callback):
 def held_out_scores(
     model: MetaVoxel, examples: Examples, samples: int, steps: int, records: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Ask for all scalars given the images of the first `records`; score what comes back.
+    """Ask for all scalars given the images of the first `records`; score what comes back: the
+    posterior that one evaluation states, or of scalars that diffuse `samples` in so many `steps`.
 
     Nothing, if the model has no scalars, or has learnt none of them.
 
-    Continuous: `mae` and `crps` in the variable's unit, `calibration` = variance of the samples
-    over squared error of their mean, corrected for their number, 1 when calibrated. Categorical:
-    `accuracy`, `log_loss` (of the sampled frequencies, one added to each label).
+    Continuous: `mae` and `crps` in the variable's unit, `calibration` = variance over squared error
+    of the mean, of samples corrected for their number, 1 when calibrated. Categorical: `accuracy`,
+    `log_loss` (of samples that of their frequencies, one added to each label).
     """
     imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
     rows = imaged.nonzero().flatten()[:records]
@@ -73,12 +76,35 @@ def held_out_scores(
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
     known = {v: z0[v].to(model.device) for v in model.schema.images}
     settings = model.config.sampling.model_copy(update={"steps": steps})
-    drawn = ask_encoded(model, asked, known, len(rows), samples, seed=0, settings=settings)
+    count = samples if model.law is None else 0
+    drawn = ask_encoded(model, asked, known, len(rows), count, seed=0, settings=settings)
     truth = model.decode({v: z0[v] for v in asked})
     return {
-        v: _score(v, model, truth[v], drawn.samples[v], drawn.point, observed[v])
+        v: _stated_score(truth[v], drawn.point[v], drawn.numbers.get(v), observed[v])
+        if model.law is not None
+        else _score(v, model, truth[v], drawn.samples[v], drawn.point, observed[v])
         for v in asked
         if bool(observed[v].any())
+    }
+
+
+def _stated_score(
+    truth: Tensor, point: Tensor, stated: Marginal | None, observed: Tensor
+) -> dict[str, float]:
+    """Of the law: means (n,) and distributions of a number, or probabilities (n, K) of labels."""
+    truth, point = truth[observed], point[observed]
+    if stated is not None:
+        numbers = Marginal(stated.edges, stated.mass[observed.numpy()])
+        squared = (point - truth).square().mean()
+        return {
+            "mae": float((point - truth).abs().mean()),
+            "crps": float(numbers.crps(truth.numpy()).mean()),
+            "calibration": float(np.square(numbers.std).mean() / squared),
+        }
+    chosen = point.gather(1, truth[:, None].long()).clamp_min(1e-30)
+    return {
+        "accuracy": float((point.argmax(1) == truth).double().mean()),
+        "log_loss": float(-chosen.log().mean()),
     }
 
 
