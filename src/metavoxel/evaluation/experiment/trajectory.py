@@ -249,7 +249,8 @@ def _number(
 
 def _distribution(ax: Axes, steps: np.ndarray, stated: Marginal, value: float, drawn: str) -> None:
     """What is stated of a number at every step, and the value that was drawn before."""
-    ax.axhline(value, color="0.6", lw=1, ls=(0, (4, 3)), label="drawn before the image")
+    ends, dashed = steps[[0, -1]], (0, (4, 3))
+    ax.plot(ends, [value] * 2, color="0.6", lw=1, ls=dashed, label="drawn before the image")
     ax.fill_between(steps, *stated.interval(), color=COLOURS[0], alpha=0.2, lw=0, label="90 %")
     ax.plot(steps, stated.mean, color=COLOURS[0], lw=1.6, label="mean given $z_t$")
     _mark(ax, steps[-1], value, drawn)
