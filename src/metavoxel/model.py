@@ -15,8 +15,9 @@ from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig
 from metavoxel.diffusion.gaussian import GaussianProcess
 from metavoxel.diffusion.joint import JointProcess, State, Times
 from metavoxel.diffusion.preconditioned import PreconditionedGaussian
-from metavoxel.diffusion.process import Process
+from metavoxel.diffusion.process import Process, over_axes
 from metavoxel.diffusion.schedule import cosine
+from metavoxel.diffusion.times import TimeSampler
 from metavoxel.encoding.given_scalars import GivenScalars, ScalarFeatures
 from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.normal_scores import NormalScores
@@ -136,7 +137,7 @@ class MetaVoxel(nn.Module):
     def evidence(self, z: State, t: Times) -> Evidence:
         """What the images z_t say of all scalars, in one evaluation of the network."""
         assert self.law is not None
-        return self.law.tempered(self._stated(z, t))
+        return self.law.calibrated(self._stated(z, t))
 
     @torch.no_grad()
     def posterior(
@@ -166,12 +167,21 @@ class MetaVoxel(nn.Module):
         mass[:, -1] += 1 - below[:, -1]
         return Marginal(scores.values(scores.knots).numpy(), mass.cpu().numpy())
 
+    def stated(self, images: State, observed: Mapping[str, Tensor] | None = None) -> Evidence:
+        """The evidence of clean images z_0 (n, ...), before calibration; `observed[name]` (n,) says
+        which records have them (default: all)."""
+        n = len(next(iter(images.values())))
+        z, t = self.corner(images, n, [*self.schema.images], None)
+        for v, there in (observed or {}).items():
+            if v in images:
+                t[v] = torch.where(there.to(self.device), 0, self.process.T)
+        return self._stated(z, t)
+
     def _stated(self, z: State, t: Times) -> Evidence:
         """The evidence as it is trained: of the images alone, whatever else is in z_t."""
-        assert self.law is not None
         n = len(next(iter(t.values())))
-        scalars = self.corner({}, n, [*self.schema.scalars], None)
-        z, t = z | scalars[0], t | scalars[1]
+        scalars, unknown = self.corner({}, n, [*self.schema.scalars], None)
+        z, t = z | scalars, t | unknown
         return self._read(self._network(z, t, [EVIDENCE])[EVIDENCE], t)
 
     def _read(self, output: Tensor, t: Times) -> Evidence:
@@ -214,7 +224,11 @@ class MetaVoxel(nn.Module):
     def _shown(self, z: State, t: Times) -> State:
         """z_t as the network is shown it."""
         shown = self.process.seen({v: z[v] for v in self.process}, t)
-        for v in self.schema.scalars if self.law is not None else ():
+        if self.law is None:
+            return {v: shown[v] for v in self.schema}
+        for v in self.schema.images:  # of an unknown image the noise is not shown either
+            shown[v] = shown[v] * over_axes(t[v] < self.process.T, shown[v])
+        for v in self.schema.scalars:
             nothing = 1 / self._states(v) if v in self.labels else 0.0
             shown[v] = torch.where((t[v] == 0)[:, None], z[v], nothing)
         return {v: shown[v] for v in self.schema}
@@ -249,8 +263,7 @@ class MetaVoxel(nn.Module):
         loss of every variable that was asked; with the law, that of all scalars as `SCALARS`.
         """
         n, T = len(next(iter(z0.values()))), self.process.T  # noqa: N806
-        if times is None:
-            times = self.times(n, [*self.schema.images], [*self.schema.scalars], T, generator)
+        times = self.drawn_times(n, generator) if times is None else times
         # Before anything is on the GPU, where every look at a value would have to wait for it.
         asked = [
             v
@@ -292,6 +305,13 @@ class MetaVoxel(nn.Module):
         asked = {v: observed[v] & ~known[v] & rows for v in known}
         likelihood = self.law.log_likelihood(evidence, z0, known, asked)
         return -torch.where(rows, likelihood, 0).mean().float()
+
+    def drawn_times(
+        self, n: int, generator: torch.Generator, sampler: TimeSampler | None = None
+    ) -> Times:
+        """Training times of n records, on the CPU, by the model's own sampler or another."""
+        images, scalars = [*self.schema.images], [*self.schema.scalars]
+        return (sampler or self.times)(n, images, scalars, self.process.T, generator)
 
     def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
         """Whether the model's training is meant to teach the question `asked` | `known`."""

@@ -111,6 +111,7 @@ class Posterior(Strict):
 
     prior: Prior
     temperatures: dict[str, Positive]
+    shift: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
     sharing: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 

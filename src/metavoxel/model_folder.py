@@ -135,7 +135,7 @@ def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibratio
             )
     with reading(path, "the prior of this model"):
         prior = ScalarPrior(**saved.prior.model_dump())
-    return prior, Calibration(saved.temperatures, saved.sharing)
+    return prior, Calibration(saved.temperatures, saved.shift, saved.sharing)
 
 
 def _posterior(law: ScalarLaw) -> dict[str, Any]:

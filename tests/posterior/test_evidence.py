@@ -130,7 +130,7 @@ def test_knowing_a_number_moves_another_that_was_stated_with_it():
 
 def test_a_temper_of_one_changes_nothing(prior):
     evidence = random_evidence(3, prior, seeded(6))
-    same = evidence.tempered(torch.ones(3), torch.ones(5), prior.frequencies, COUNTS)
+    same = evidence.calibrated(torch.ones(3), torch.ones(5), 1.0, prior.frequencies, COUNTS)
     for a, b in zip(vars(evidence).values(), vars(same).values(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -142,7 +142,7 @@ def test_a_temper_keeps_the_means_and_takes_away_certainty(prior):
     alone = evidence.precision.diagonal(dim1=1, dim2=2).diag_embed()
     evidence = Evidence(**{**vars(evidence), "precision": alone})
     numbers, labels = torch.tensor([2.0, 1, 4]).double(), torch.tensor([3.0] * 2 + [1.0] * 3)
-    less = evidence.tempered(numbers, labels, prior.frequencies, COUNTS)
+    less = evidence.calibrated(numbers, labels, 1.0, prior.frequencies, COUNTS)
     found = stated(less, prior)
     torch.testing.assert_close(found.expectation, evidence.mean)
     torch.testing.assert_close(1 / found.variance - 1, (1 / evidence.left - 1) / numbers)
@@ -155,8 +155,8 @@ def test_a_temper_keeps_the_means_and_takes_away_certainty(prior):
 @pytest.mark.parametrize("factor", [0.5, 2.0, 1e6])
 def test_means_stay_under_any_temper_of_joint_evidence(factor, prior):
     evidence = random_evidence(3, prior, seeded(8))
-    less = evidence.tempered(
-        torch.full((3,), factor), torch.full((5,), factor), prior.frequencies, COUNTS
+    less = evidence.calibrated(
+        torch.full((3,), factor), torch.full((5,), factor), 1.0, prior.frequencies, COUNTS
     )
     found = stated(less, prior)
     torch.testing.assert_close(found.expectation, evidence.mean)
@@ -165,3 +165,11 @@ def test_means_stay_under_any_temper_of_joint_evidence(factor, prior):
         torch.testing.assert_close(found.variance, torch.ones(3, 3).double(), atol=1e-3, rtol=0)
         near = prior.frequencies.expand(3, -1)
         torch.testing.assert_close(found.probabilities, near, atol=1e-5, rtol=0)
+
+
+def test_without_shifts_a_label_says_nothing_more_of_a_number(prior):
+    """Under the independent prior: what the image says of a number is then the same for all."""
+    evidence = random_evidence(3, prior, seeded(9))
+    alike = evidence.calibrated(torch.ones(3), torch.ones(5), 0.0, prior.frequencies, COUNTS)
+    found = stated(alike, prior)
+    torch.testing.assert_close(found.mean, evidence.mean[:, None].expand_as(found.mean))

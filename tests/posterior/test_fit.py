@@ -249,3 +249,18 @@ def test_what_is_never_known_together_is_not_coupled(odd, cohort):
     other = owners[:, None] != owners
     alone = [0, 2, 3] if odd is a_variable_that_nobody_has else [*range(7)]
     assert float((found * other)[alone].max()) < 0.05
+
+
+def test_the_shape_of_a_number_is_no_label():
+    """A number of two values and a label, independent and known of different subjects but for four:
+    a mixture over the missing labels would explain the two values by them."""
+    draw = seeded(3)
+    n, both = 400, 4
+    x = torch.where(torch.rand(n, 1, generator=draw) < 0.5, -1.0, 1.0)
+    y = torch.nn.functional.one_hot((torch.rand(n, generator=draw) < 0.5).long(), 2)
+    x_known, y_known = torch.zeros(n, 1).bool(), torch.zeros(n, 2).bool()
+    x_known[: n // 2 + both // 2], y_known[n // 2 - both // 2 :] = True, True
+    prior = fit_prior(x, x_known, y, y_known, (2,))
+    apart = float((prior.slopes[0, 0] - prior.slopes[0, 1]).abs())
+    assert apart < 1.5, apart  # 2 if the label were the number
+    assert float(prior.covariance) > 0.4

@@ -240,7 +240,7 @@ def test_another_prior_multiplies_the_odds(law, evidence, z0):
 def test_calibration_is_by_name(law, evidence):
     """A temperature of one number leaves the information about the other as it was."""
     law.calibration = Calibration({**dict.fromkeys(NAMES, 1.0), "weight": 4.0, "sex": 2.0})
-    less = law.tempered(evidence)
+    less = law.calibrated(evidence)
     ratio = less.precision / evidence.precision
     torch.testing.assert_close(ratio[:, 0, 0], torch.ones(N).double())
     torch.testing.assert_close(ratio[:, 1, 1], torch.full((N,), 0.25).double())

@@ -74,6 +74,11 @@ def fold_split(
     return _split([*rest, *sorted(test)], count, len(test), made)
 
 
+def folds_of(subjects: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """Which of `folds` disjoint folds, of one size but for one, every subject is in."""
+    return {s: i % folds for i, s in enumerate(_shuffled(sorted({*subjects}), seed))}
+
+
 def write_split(split: Split, path: Path) -> None:
     """Write a split as JSON."""
     with atomic_write(Path(path)) as temporary:

@@ -8,7 +8,7 @@ almost never do (PAPER.md, "What we measured", 6). `CornerTimes` draws questions
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -41,6 +41,10 @@ class TimeSampler(Protocol):
         """Whether the times drawn are meant to teach the question `asked` | `known`."""
         ...
 
+    def validated(self, draw: int) -> TimeSampler:
+        """The sampler of a validation's `draw`, counted from 0: some draws must ask for fields."""
+        ...
+
 
 def uniform_times(n: int, T: int, generator: torch.Generator | None) -> Tensor:  # noqa: N803
     """Uniform over 1 ... T, stratified over the batch for low variance (Kingma et al., 2021)."""
@@ -65,6 +69,9 @@ class SharedTimes:
         t = uniform_times(n, T, generator)
         return dict.fromkeys((*fields, *scalars), t)
 
+    def validated(self, draw: int) -> TimeSampler:
+        return self
+
     def learns(
         self,
         asked: Collection[str],
@@ -88,6 +95,9 @@ class IndependentTimes:
         generator: torch.Generator | None,
     ) -> Times:
         return {v: uniform_times(n, T, generator) for v in (*fields, *scalars)}
+
+    def validated(self, draw: int) -> TimeSampler:
+        return self
 
     def learns(
         self,
@@ -145,6 +155,10 @@ class CornerTimes:
             times[v] = torch.where(coin(known), clean, t)
         return times
 
+    def validated(self, draw: int) -> TimeSampler:
+        """Fields known at every other draw: chance might leave one of the two out of a few."""
+        return replace(self, known_fields=float(draw % 2)) if 0 < self.known_fields < 1 else self
+
     def learns(
         self,
         asked: Collection[str],
@@ -177,6 +191,9 @@ class ConditionalTimes:
         shared = uniform_times(n, T, generator)
         conditions = T * (torch.rand(n, generator=generator) < self.dropped).long()
         return dict.fromkeys(fields, shared) | dict.fromkeys(scalars, conditions)
+
+    def validated(self, draw: int) -> TimeSampler:
+        return self
 
     def learns(
         self,

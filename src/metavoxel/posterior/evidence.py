@@ -95,18 +95,23 @@ class Evidence:
             torch.where(seen[:, None], self.probabilities, frequencies),
         )
 
-    def tempered(
-        self, numbers: Tensor, labels: Tensor, frequencies: Tensor, counts: Sequence[int]
+    def calibrated(
+        self,
+        numbers: Tensor,
+        labels: Tensor,
+        shift: Tensor | float,
+        frequencies: Tensor,
+        counts: Sequence[int],
     ) -> Evidence:
-        """Less sure by factors (V,) on the variances, and by temperatures (D,) of the logits.
-
-        The means that it states stay where they are.
+        """Less sure by factors (V,) on the variances, and by temperatures (D,) of the logits; with
+        shifts multiplied by `shift`. The means that it states stay where they are.
         """
         root = numbers.rsqrt()
         logits = self.logits / labels
         return replace(
             self,
             precision=root[:, None] * self.precision * root,
+            shift=self.shift * shift,
             logits=logits,
             probabilities=probabilities(logits, frequencies, counts),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,9 @@ def fit_prior(
 
     Maximum likelihood of what is there, penalised as by V + D records more whose elements are
     independent: N(0, 1), given any labels, and labels as frequent as they are. So with few records,
-    and elements seldom known together, it stays away from what they cannot tell.
+    and elements seldom known together, it stays away from what they cannot tell. Where labels are
+    missing, the numbers count by their means and covariance alone (a Gaussian quasi-likelihood):
+    else the shape of a number's distribution would be taken for a label that nobody has seen.
     """
     V, D = x.shape[1], y.shape[1]  # noqa: N806
     some = slice(None, None, -(-len(x) // _MOST_RECORDS) or 1)
@@ -49,13 +52,7 @@ def fit_prior(
 
     def loss() -> Tensor:
         prior = built()
-        likelihood = (
-            prior.factor()
-            .given_numbers(x, x_known)
-            .given_labels(y, y_known)
-            .posterior(counts, torch.Generator().manual_seed(0))
-            .log_mass
-        )
+        likelihood = _log_likelihood(prior, x, x_known, y, y_known)
         return (-likelihood.sum() - (V + D) * _independent(prior)) / max(len(x), 1)
 
     optimiser = torch.optim.LBFGS(
@@ -71,6 +68,24 @@ def fit_prior(
     optimiser.step(closure)  # type: ignore[arg-type]
     with torch.no_grad():
         return ScalarPrior(**built().as_dict())
+
+
+def _log_likelihood(
+    prior: ScalarPrior, x: Tensor, x_known: Tensor, y: Tensor, y_known: Tensor
+) -> Tensor:
+    """Of the known labels, and of the known numbers given these, (n,)."""
+    draw = torch.Generator().manual_seed(0)
+    given = prior.factor().given_labels(y, y_known).posterior(prior.counts, draw)
+    weight, centre = given.log_weight.exp(), given.expectation
+    apart = given.mean - centre[:, None]
+    covariance = prior.covariance + apart.mT @ (apart * weight[..., None])
+    k = x_known.to(x)
+    covariance = covariance * k[:, :, None] * k[:, None] + (1 - k).diag_embed()
+    root = torch.linalg.cholesky(covariance)
+    error = torch.linalg.solve_triangular(root, ((x - centre) * k)[..., None], upper=False)
+    volume = root.diagonal(dim1=1, dim2=2).log().sum(1)
+    normal = -error.square().sum((1, 2)) / 2 - volume - math.log(2 * math.pi) / 2 * k.sum(1)
+    return given.log_mass + normal
 
 
 def _frequencies(y: Tensor, known: Tensor, counts: Sequence[int]) -> Tensor:

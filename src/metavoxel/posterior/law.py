@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metavoxel.posterior.conditional_gaussian import Mixture
+from metavoxel.posterior.conditional_gaussian import ConditionalGaussian, Mixture
 from metavoxel.posterior.evidence import Evidence, evidence_width
 from metavoxel.posterior.prior import ScalarPrior
 
@@ -19,15 +19,17 @@ _STATES = 32  # joint states of the labels whose distribution functions are in m
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants of the law, fitted to evidence about people that its network was not trained on.
+    """Constants of the law, fitted to evidence about subjects that its network did not see.
 
     `temperatures` are factors on the variances of numbers and on the logits of labels, by name.
-    `sharing` is the power of the share of a number's variance that the images leave, by which its
-    couplings in the prior apply beside them: at 0 the prior counts in full, and what an image
-    shows of two variables counts twice; the larger, the more an image speaks for itself.
+    `shift` multiplies what an image says of a number for one label rather than another. `sharing`
+    is the power of the share of a number's variance that the images leave, by which its couplings
+    in the prior apply beside them: at 0 the prior counts in full, and what an image shows of two
+    variables counts twice; the larger, the more an image speaks for itself.
     """
 
     temperatures: Mapping[str, float]
+    shift: float = 1.0
     sharing: float = 1.0
 
 
@@ -64,14 +66,17 @@ class ScalarLaw(nn.Module):
         evidence = Evidence.read(output, len(self.numbers), prior.frequencies, prior.counts)
         return evidence.where(seen, prior.frequencies)
 
-    def tempered(self, evidence: Evidence) -> Evidence:
+    def calibrated(self, evidence: Evidence) -> Evidence:
         """The evidence, as sure as the calibration lets it be."""
         factors = self.calibration.temperatures
         numbers = evidence.mean.new_tensor([factors[v] for v in self.numbers])
         labels = evidence.mean.new_tensor(
             [factors[v] for v, k in self.labels.items() for _ in range(k)]
         )
-        return evidence.tempered(numbers, labels, self.prior.frequencies, self.prior.counts)
+        prior = self.prior
+        return evidence.calibrated(
+            numbers, labels, self.calibration.shift, prior.frequencies, prior.counts
+        )
 
     def posterior(
         self,
@@ -85,8 +90,11 @@ class ScalarLaw(nn.Module):
 
         No evidence: no image is known. `prior` replaces the cohort's.
         """
-        every = torch.ones(n, dtype=torch.bool, device=self.prior.offset.device)
-        return self._posterior(evidence, known, dict.fromkeys(known, every), n, generator, prior)
+        prior = prior or self.prior
+        every = torch.ones(n, dtype=torch.bool, device=prior.offset.device)
+        joint = prior.factor() if evidence is None else self._joint(evidence, prior)
+        joint = self._given(joint, known, dict.fromkeys(known, every), n)
+        return ScalarPosterior(self, joint.posterior(prior.counts, generator))
 
     def log_likelihood(
         self,
@@ -95,35 +103,33 @@ class ScalarLaw(nn.Module):
         known: Mapping[str, Tensor],
         asked: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
+        sharing: float | Tensor | None = None,
     ) -> Tensor:
         """log p(asked | images, known), (B,), a density of the embedded numbers.
 
         `z0[name]` (B, k) holds embedded values; `known[name]` and `asked[name]` (B,) say which.
+        `sharing` stands in for that of the calibration.
         """
         n = len(evidence.mean)
+        joint = self._joint(evidence, self.prior, sharing)
         both = {v: known[v] | asked[v] for v in self.names}
-        joint = self._posterior(evidence, z0, both, n, generator).mixture.log_mass
-        return joint - self._posterior(evidence, z0, known, n, generator).mixture.log_mass
+        more = self._given(joint, z0, both, n).posterior(self.prior.counts, generator).log_mass
+        less = self._given(joint, z0, known, n).posterior(self.prior.counts, generator).log_mass
+        return more - less
 
-    def _posterior(
-        self,
-        evidence: Evidence | None,
-        z0: State,
-        known: Mapping[str, Tensor],
-        n: int,
-        generator: torch.Generator | None,
-        prior: ScalarPrior | None = None,
-    ) -> ScalarPosterior:
-        """The posterior where `known[name]` (n,) says whose value in z0 is known."""
-        prior = prior or self.prior
-        if evidence is None:
-            joint = prior.factor()
-        else:
-            kept = evidence.left.clamp(max=1).pow(self.calibration.sharing)
-            joint = prior.factor(kept).times(evidence.factor())
+    def _joint(
+        self, evidence: Evidence, prior: ScalarPrior, sharing: float | Tensor | None = None
+    ) -> ConditionalGaussian:
+        """The prior, as far as its couplings apply beside the images, times the evidence."""
+        power = self.calibration.sharing if sharing is None else sharing
+        return prior.factor(evidence.left.clamp(max=1).pow(power)).times(evidence.factor())
+
+    def _given(
+        self, joint: ConditionalGaussian, z0: State, known: Mapping[str, Tensor], n: int
+    ) -> ConditionalGaussian:
+        """The factor of what is unknown where `known[name]` (n,) says whose value z0 is known."""
         x, y = (self._packed(names, z0, known, n) for names in (self.numbers, self.labels))
-        joint = joint.given_numbers(*x).given_labels(*y)
-        return ScalarPosterior(self, joint.posterior(prior.counts, generator))
+        return joint.given_numbers(*x).given_labels(*y)
 
     def _packed(
         self,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from metavoxel.data.bids import Cohort
 from metavoxel.data.splits import Split
 from metavoxel.inference.ask import ask_encoded
-from metavoxel.inference.calibration import Calibration, calibrate
+from metavoxel.inference.calibration import calibrate
 from metavoxel.inference.selftest import selftest_record
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, Preprocessing, SelfTest, json_text
@@ -24,6 +25,9 @@ from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
 from metavoxel.version import __version__
+
+# Means, standard deviations if they are stated, and what is true, NaN where it is not known; (n,).
+Stated = tuple[np.ndarray, np.ndarray | None, np.ndarray]
 
 _CALIBRATION_SAMPLES, _CALIBRATION_STEPS = 16, 20
 _CALIBRATION_RECORDS = 64  # at most: sampling for ten thousand would take longer than training
@@ -37,9 +41,13 @@ def model_files(
     examples: Mapping[str, Examples],
     autoencoder: Path | None,
     preparation: Preparation,
+    out_of_fold: Mapping[str, Stated],
 ) -> dict[str, str]:
-    """The text files that go into the model folder beside its weights."""
-    scores = _calibration(model, examples["validation"])
+    """The text files that go into the model folder beside its weights. `out_of_fold` are answers
+    about training subjects given the images, of networks that were not trained on them."""
+    validation = examples["validation"]
+    stated = out_of_fold or point_answers(model, validation)
+    scores = _calibration(model, validation, stated)
     return {
         "calibration.json": _text(scores),
         "selftest.json": _text(SelfTest.model_validate(selftest_record(model))),
@@ -54,7 +62,9 @@ def model_files(
     }
 
 
-def _calibration(model: MetaVoxel, examples: Examples) -> Calibrations:
+def _calibration(
+    model: MetaVoxel, examples: Examples, stated: Mapping[str, Stated]
+) -> Calibrations:
     """Scores of the answers given the images, on the validation split; none without a question."""
     scalars = _answerable(model)
     records = min(len(examples), _CALIBRATION_RECORDS) if scalars else 0
@@ -64,12 +74,12 @@ def _calibration(model: MetaVoxel, examples: Examples) -> Calibrations:
         else {}
     )
     question = f"{', '.join(scalars)} | {', '.join(model.schema.images)}" if scalars else None
-    fitted = {v: c.to_json() for v, c in point_calibration(model, examples).items()}
+    fitted = {v: calibrate(*x).to_json() for v, x in stated.items() if not np.isnan(x[2]).all()}
     return Calibrations(
         records=records,
         question=question,
-        samples=_CALIBRATION_SAMPLES,
-        steps=_CALIBRATION_STEPS,
+        samples=_CALIBRATION_SAMPLES if model.law is None else 0,
+        steps=_CALIBRATION_STEPS if model.law is None else 0,
         scores=scores,  # type: ignore[arg-type]
         one_evaluation=fitted,  # type: ignore[arg-type]
     )
@@ -80,25 +90,24 @@ def _answerable(model: MetaVoxel) -> list[str]:
     return [v for v in model.schema.scalars if model.learns([v], model.schema.images)]
 
 
-def point_calibration(model: MetaVoxel, examples: Examples) -> dict[str, Calibration]:
-    """How far the one-evaluation answers given the images may be off, by continuous variable."""
+def point_answers(model: MetaVoxel, examples: Examples) -> dict[str, Stated]:
+    """What one evaluation states of continuous variables given the images of validation records."""
     rows = torch.stack([examples.observed[v] for v in model.schema.images]).all(0).nonzero()[:, 0]
     asked = [v for v in _answerable(model) if v in model.schema.continuous]
-    if model.config.sampling.point != "one_evaluation" or not len(rows) or not asked:
+    answers = model.law is not None or model.config.sampling.point == "one_evaluation"
+    if not (answers and len(rows) and asked):
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))
     known = {v: z0[v].to(model.device) for v in model.schema.images}
     drawn = ask_encoded(model, asked, known, len(rows), 0, seed=0)
-    means, spreads = drawn.point, {v: x.std for v, x in drawn.numbers.items()}
     truth = model.decode({v: z0[v] for v in asked})
     return {
-        v: calibrate(
-            means[v].numpy(),
-            spreads.get(v),
+        v: (
+            drawn.point[v].numpy(),
+            drawn.numbers[v].std if v in drawn.numbers else None,
             truth[v].masked_fill(~observed[v], torch.nan).numpy(),
         )
         for v in asked
-        if bool(observed[v].any())
     }
 
 
@@ -172,16 +181,20 @@ def _measured(scores: Calibrations) -> str:
         f"| {v} | {', '.join(f'{k} {_number(x)}' for k, x in values.items())} |"
         for v, values in scores.scores.items()
     )
+    drawn = f"{scores.samples} samples, {scores.steps} steps"
+    how = drawn if scores.samples else "in one evaluation"
     return f"""## Measured on the validation split
-All scalars asked given the images, {scores.samples} samples, {scores.steps} steps, on
-{scores.records} records. The epoch was chosen on the same records, so read these as optimistic.
+All scalars asked given the images, {how}, on {scores.records} records. The epoch was chosen on the
+same records, so read these as optimistic.
 
 | variable | scores |
 |---|---|
 {rows}
 
-calibration.json also holds, for every continuous variable, split-conformal quantiles of the
-one-evaluation answers on these records, and the line of their bias.
+calibration.json also holds, for every continuous variable, conformal quantiles of the
+one-evaluation answers, and the line of their bias: of networks cross-fitted to the training
+subjects, where there were enough of them, else on these records. The temperatures of what the
+images say (posterior.json) come from the same networks.
 """
 
 

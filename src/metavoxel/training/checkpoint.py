@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.json import read_object
 from metavoxel.files.wall import damaged, reading
 from metavoxel.files.weights import write_weights
 from metavoxel.files.writing import atomic_write
@@ -140,6 +141,12 @@ class BestWeights(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict.get(self.SCORE, float("inf"))
+
+
+def best_step(folder: Path) -> int | None:
+    """The step whose weights `BestWeights` kept in a folder, if any."""
+    record = folder / "best.json"
+    return int(read_object(record)["step"]) if record.exists() else None
 
 
 def averaging(decay: float, device: torch.device) -> WeightAveraging:

@@ -69,15 +69,22 @@ class JointTraining(Strict):
     validation_draws: int = Field(
         default=8, ge=1, description="draws of (t, noise) per validation record"
     )
+    calibration_folds: int = Field(
+        default=5,
+        ge=0,
+        description="folds of the cross-fit that calibrates answers about scalars; each is "
+        "answered by a network that was trained on the others, all together for half as long again "
+        "as the training; 0: no calibration",
+    )
     answer_samples: int = Field(
         default=8,
         ge=0,
-        description="samples per validation record behind the logged CRPS; 0 turns it off",
+        description="samples per validation record behind the logged CRPS, where scalars diffuse; 0: no CRPS",
     )
     answer_steps: int = Field(
         default=10,
         ge=1,
-        description="reverse steps behind the logged CRPS, where scalars are not drawn in turn",
+        description="reverse steps behind the logged CRPS, where scalars diffuse",
     )
     answers_every: int = Field(default=4, ge=1, description="validations between logged answers")
 

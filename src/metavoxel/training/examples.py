@@ -38,21 +38,28 @@ Progress = Callable[[int, int], None]  # (done, of)
 class Examples:
     """Encoded records. Images have an axis of augmented copies in front: (copies, N, c, ...).
 
-    `z0[name]` is (N, k) for scalars; `observed[name]` (N,) bool. What is missing is zero.
+    `z0[name]` is (N, k) for scalars; `observed[name]` (N,) bool. What is missing is zero. `chosen`
+    are the rows that `batch` counts, if not all.
     """
 
     images: dict[str, Tensor]
     scalars: dict[str, Tensor]
     observed: dict[str, Tensor]
+    chosen: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Examples:
         return self  # never changes; copying a module that reads it must not copy a cohort
 
     def __len__(self) -> int:
-        return len(next(iter(self.observed.values())))
+        return len(next(iter(self.observed.values())) if self.chosen is None else self.chosen)
+
+    def only(self, rows: Tensor) -> Examples:
+        """These rows of all, left where they are on disk."""
+        return Examples(self.images, self.scalars, self.observed, rows)
 
     def batch(self, rows: Tensor, copies: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """z_0 and observed of the rows (B,), each image in its copy (B,)."""
+        rows = rows if self.chosen is None else self.chosen[rows]
         z0 = {v: x[copies % len(x), rows].float() for v, x in self.images.items()}
         z0 |= {v: x[rows] for v, x in self.scalars.items()}
         return z0, {v: x[rows] for v, x in self.observed.items()}

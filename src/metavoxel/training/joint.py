@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from metavoxel.diffusion.joint import Times
 from metavoxel.errors import MetaVoxelError
 from metavoxel.model import MetaVoxel
-from metavoxel.training.config import JointTraining
+from metavoxel.training.config import TrainingConfig
 from metavoxel.training.examples import Examples
 from metavoxel.training.seeds import generator, mixed, rows_of_step
 
@@ -41,16 +42,15 @@ class JointModule(L.LightningModule):
         self,
         model: MetaVoxel,
         training: Examples,
-        validation: Examples,
-        settings: JointTraining,
-        seed: int,
-        bf16: bool = False,
+        validation: Examples | None,
+        settings: TrainingConfig,
     ) -> None:
         super().__init__()
         self.denoiser = model.denoiser  # the only weights that are trained, averaged and saved
         self._model = (model,)  # in a tuple: not a submodule, so the frozen encoders stay out
         self.training_examples, self.validation_examples = (training,), (validation,)
-        self.settings, self.seed, self.bf16 = settings, seed, bf16
+        self.settings, self.seed = settings.joint, settings.seed
+        self.bf16 = settings.precision == "bf16"
 
     @property
     def model(self) -> MetaVoxel:
@@ -105,20 +105,28 @@ class JointModule(L.LightningModule):
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Eq. 5 on every validation record, with the draws of (t, noise) fixed once for all."""
         examples = self.validation_examples[0]
+        assert examples is not None
         rows = torch.arange(len(examples))
         for first in rows.split(self.settings.batch_size):
             draw = generator(self.seed, 3, batch_idx, int(first[0]))
             copies = torch.zeros(len(first), dtype=torch.long)
-            loss, parts = self._loss(examples, first, copies, draw)
+            sampler = self.model.times.validated(batch_idx)
+            times = self.model.drawn_times(len(first), draw, sampler)
+            loss, parts = self._loss(examples, first, copies, draw, times)
             self._log("validation", loss, parts, len(first))
 
     def _loss(
-        self, examples: Examples, rows: Tensor, copies: Tensor, draw: torch.Generator
+        self,
+        examples: Examples,
+        rows: Tensor,
+        copies: Tensor,
+        draw: torch.Generator,
+        times: Times | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z0, observed = examples.batch(rows, copies)
         z0 = {v: x.to(self.device) for v, x in z0.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model.loss(z0, observed, draw)
+            return self.model.loss(z0, observed, draw, times)
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"

@@ -28,8 +28,9 @@ from metavoxel.schema import Schema
 from metavoxel.training.answers import HeldOutAnswers
 from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
-from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, fit
+from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, best_step, fit
 from metavoxel.training.config import JointTraining, RunConfig
+from metavoxel.training.crossfit import OutOfFold, answers_of, cross_fit, fit_calibration
 from metavoxel.training.examples import (
     Examples,
     Progress,
@@ -48,6 +49,7 @@ from metavoxel.training.run_folder import Folders, check_run, open_run, overlap,
 from metavoxel.training.statistics import fit_statistics
 
 _EVERY = 50  # steps between checkpoints of the autoencoder stage
+_FOLD_SHARE = 0.15  # of the joint stage's steps, of each fold's network
 
 
 def train(
@@ -86,7 +88,8 @@ def train(
     torch.manual_seed(config.training.seed)
     diffusing = config.model.diffusion.scalars == "diffusion"
     scaled = scalings(schema, parts["train"], diffusing)
-    prior = None if diffusing else scalar_prior(schema, parts["train"], scaled)
+    none = diffusing or not schema.scalars
+    prior = None if none else scalar_prior(schema, parts["train"], scaled)
     model = MetaVoxel(schema, config.model, scaled, prior).to(best_device())
     settled = resolve_precision(config, model)
     with folders.alone():
@@ -97,8 +100,12 @@ def train(
         examples = _encode(model, config, folders, parts, volumes, console)
         follow_scalars(model, examples["train"])
         _joint_stage(model, config, folders, examples, console)
+        found = _calibrate(model, config, folders, examples["train"], parts["train"], console)
         preparation = fit_preparation(parts["train"], volumes["train"])
-        files = model_files(model, config, parts, split, examples, autoencoder, preparation)
+        answers = {} if found is None else answers_of(model, examples["train"], found)
+        files = model_files(
+            model, config, parts, split, examples, autoencoder, preparation, answers
+        )
         save_model(model, folders.model, files)
     console.print(f"Model written to {escape(str(folders.model))}")
     return model
@@ -227,55 +234,83 @@ def _joint_stage(
     console: Console,
 ) -> None:
     settings, folder = config.training.joint, folders.run / "joint"
-    module = JointModule(
-        model,
-        examples["train"],
-        examples["validation"],
-        settings,
-        config.training.seed,
-        config.training.precision == "bf16",
-    )
+    module = JointModule(model, examples["train"], examples["validation"], config.training)
     weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
     console.print(f"Joint stage: {settings.steps} steps, {weights:.1f} M weights")
-    callbacks: list[Callback] = [
-        HeldOutAnswers(settings),
-        BestWeights(folder, model.schema.images, [SCALARS, *model.schema.scalars]),
-        averaging(settings.ema_decay, model.device),
-        AtomicCheckpoint(folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step),
-        TrainingProgress(console, settings.steps, lambda m: m.global_step),
-    ]
-    device = model.device
-    model.denoiser.train()
-    _fit(module, folder, callbacks, settings, device)
-    model.to(device)  # Lightning leaves the denoiser on the CPU
-    best = folder / "best.safetensors"
-    if best.exists():
-        load_weights(model.denoiser, best)
+    best = BestWeights(folder, model.schema.images, [SCALARS, *model.schema.scalars])
+    _fit(module, folder, [HeldOutAnswers(settings), best], settings, console)
+    if (folder / "best.safetensors").exists():
+        load_weights(model.denoiser, folder / "best.safetensors")
     model.eval()
 
 
+def _calibrate(
+    model: MetaVoxel,
+    config: RunConfig,
+    folders: Folders,
+    training: Examples,
+    cohort: Cohort,
+    console: Console,
+) -> OutOfFold | None:
+    """Calibrate the law by out-of-fold evidence, if it is wanted and there are enough subjects."""
+    joint, folds = config.training.joint, config.training.joint.calibration_folds
+    if model.law is None or folds < 2 or not model.learns([*model.law.names], model.schema.images):
+        return None
+    best = best_step(folders.run / "joint") or joint.steps
+    steps = max(1, min(round(_FOLD_SHARE * joint.steps), best))
+    # The rate falls as far as it had where the model's own weights were taken.
+    horizon = round(steps * joint.steps / best)
+    update = {"steps": horizon, "validate_every": steps, "answer_samples": 0}
+    own = config.training.model_copy(update={"joint": joint.model_copy(update=update)})
+
+    def train(network: MetaVoxel, examples: Examples, folder: Path) -> None:
+        console.print(f"Cross-fit, {folder.name}: {steps} steps")
+        _fit(JointModule(network, examples, None, own), folder, [], own.joint, console, steps)
+
+    subjects = [r.subject for r in cohort.records]
+    seed = config.training.seed
+    found = cross_fit(model, training, subjects, folds, folders.run / "crossfit", train, seed)
+    if found is not None:
+        model.law.calibration = fit_calibration(model.law, training, found, seed)
+    return found
+
+
 def _fit(
-    module: L.LightningModule,
+    module: JointModule,
     folder: Path,
     callbacks: list[Callback],
     settings: JointTraining,
-    device: torch.device,
+    console: Console,
+    steps: int | None = None,
 ) -> None:
+    """Train a module from where its folder stands, for all of the steps of its settings or fewer;
+    its averaged weights are left in the model."""
+    device, steps = module.model.device, steps or settings.steps
+    module.model.denoiser.train()
     trainer = L.Trainer(
-        max_steps=settings.steps,
+        max_steps=steps,
         max_epochs=-1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         logger=_logger(folder),
-        callbacks=callbacks,
+        callbacks=[
+            *callbacks,
+            averaging(settings.ema_decay, device),
+            AtomicCheckpoint(
+                folder / "last.ckpt", settings.checkpoint_every, lambda m: m.global_step
+            ),
+            TrainingProgress(console, steps, lambda m: m.global_step),
+        ],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=None if module.validation_examples[0] is not None else 0,
         gradient_clip_val=settings.gradient_clip,
         log_every_n_steps=min(20, settings.validate_every),
     )
     fit(trainer, module, folder / "last.ckpt")
+    module.model.to(device)  # Lightning leaves the denoiser on the CPU
 
 
 def _logger(folder: Path) -> TensorBoardLogger:
