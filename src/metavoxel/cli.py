@@ -36,7 +36,7 @@ Seed = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, help="reverse steps of images, and of scalars not drawn in turn"),
+    typer.Option(min=1, help="reverse steps of images, and of scalars that diffuse"),
 ]
 Variable = Annotated[
     str | None, typer.Option(help="which image this is, where the model has several")
