@@ -79,7 +79,8 @@ class JointTraining(Strict):
     answer_samples: int = Field(
         default=8,
         ge=0,
-        description="samples per validation record behind the logged CRPS, where scalars diffuse; 0: no CRPS",
+        description="samples per validation record behind the logged CRPS, where scalars diffuse; "
+        "0 turns the logged answers off",
     )
     answer_steps: int = Field(
         default=10,
