@@ -165,6 +165,7 @@ WRONG: dict[str, tuple[str, list[Any], Any, str]] = {
     "other labels": ("posterior.json", ["prior", "counts"], [1, 1], "key prior: it is not of the"),
     "no temperature": ("posterior.json", ["temperatures", "age"], 0.0, r"temperatures\.age"),
     "temperatures": ("posterior.json", ["temperatures"], {"age": 1.0}, "key temperatures"),
+    "shift": ("posterior.json", ["shift"], -1.0, "shift"),
     "sharing": ("posterior.json", ["sharing"], -1.0, "sharing"),
     "no count": ("calibration.json", ["one_evaluation", "age", "n"], -1, r"one_evaluation\.age\.n"),
     "levels": ("calibration.json", ["one_evaluation", "age", "conformal_quantiles"], {}, "levels"),
