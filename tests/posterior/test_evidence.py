@@ -128,41 +128,41 @@ def test_knowing_a_number_moves_another_that_was_stated_with_it():
     torch.testing.assert_close(found.variance[0, 1], torch.tensor(1 / 5).double())
 
 
-def test_a_temper_of_one_changes_nothing(prior):
+def test_a_temperature_of_one_changes_nothing(prior):
     evidence = random_evidence(3, prior, seeded(6))
     same = evidence.calibrated(torch.ones(3), torch.ones(5), 1.0, prior.frequencies, COUNTS)
     for a, b in zip(vars(evidence).values(), vars(same).values(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_a_temper_keeps_the_means_and_takes_away_certainty(prior):
-    """Of numbers the information, 1 / left - 1, is divided where each is stated alone; labels have
-    their logits divided."""
+def test_a_temperature_is_a_power_of_the_likelihood(prior):
+    """Of what is said alone, without shifts; of joint precisions, the matrix between its roots."""
     evidence = random_evidence(3, prior, seeded(7))
     alone = evidence.precision.diagonal(dim1=1, dim2=2).diag_embed()
-    evidence = Evidence(**{**vars(evidence), "precision": alone})
+    evidence = Evidence(**{**vars(evidence), "precision": alone, "shift": 0 * evidence.shift})
     numbers, labels = torch.tensor([2.0, 1, 4]).double(), torch.tensor([3.0] * 2 + [1.0] * 3)
     less = evidence.calibrated(numbers, labels, 1.0, prior.frequencies, COUNTS)
-    found = stated(less, prior)
-    torch.testing.assert_close(found.expectation, evidence.mean)
-    torch.testing.assert_close(1 / found.variance - 1, (1 / evidence.left - 1) / numbers)
-    tilts = [(x.probabilities / prior.frequencies).log() for x in (found, evidence)]
-    now, before = (tilt[:, 0] - tilt[:, 1] for tilt in tilts)
-    torch.testing.assert_close(3 * now, before)
-    torch.testing.assert_close(found.probabilities[:, 2:], evidence.probabilities[:, 2:])
+    before, after = evidence.factor(), less.factor()
+    torch.testing.assert_close(after.linear, before.linear / numbers)
+    torch.testing.assert_close(after.precision, before.precision / numbers)
+    torch.testing.assert_close(after.unary, before.unary / labels)
+    tilts = [(x.probabilities / prior.frequencies).log() for x in (less, evidence)]
+    now, was = (tilt[:, 0] - tilt[:, 1] for tilt in tilts)
+    torch.testing.assert_close(3 * now, was)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0, 1e6])
-def test_means_stay_under_any_temper_of_joint_evidence(factor, prior):
+def test_any_temperature_leaves_a_distribution(factor, prior):
+    """The hotter, the nearer to the prior."""
     evidence = random_evidence(3, prior, seeded(8))
     less = evidence.calibrated(
         torch.full((3,), factor), torch.full((5,), factor), 1.0, prior.frequencies, COUNTS
     )
-    found = stated(less, prior)
-    torch.testing.assert_close(found.expectation, evidence.mean)
     assert bool((torch.linalg.eigvalsh(less.precision) > -1e-9).all())
     if factor > 1e5:
+        found = stated(less, prior)
         torch.testing.assert_close(found.variance, torch.ones(3, 3).double(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.expectation, 0 * evidence.mean, atol=1e-3, rtol=0)
         near = prior.frequencies.expand(3, -1)
         torch.testing.assert_close(found.probabilities, near, atol=1e-5, rtol=0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -103,18 +103,20 @@ class Evidence:
         frequencies: Tensor,
         counts: Sequence[int],
     ) -> Evidence:
-        """Less sure by factors (V,) on the variances, and by temperatures (D,) of the logits; with
-        shifts multiplied by `shift`. The means that it states stay where they are.
+        """The likelihood to the power of one over temperatures: of numbers (V,), and of the logits
+        of labels (D,); what it says of a number for one label rather than another times `shift`.
+
+        So the surer an image is of a number, the less its mean moves towards that of the cohort.
         """
+        one = torch.eye(self.mean.shape[1]).to(self.precision)
         root = numbers.rsqrt()
+        precision = root[:, None] * self.precision * root
+        sides = torch.cat([self.mean[..., None], shift * self.shift], 2)
+        said = ((one + self.precision) @ sides) / numbers[:, None]
+        mean, shifts = torch.linalg.solve(one + precision, said).split([1, sides.shape[2] - 1], 2)
         logits = self.logits / labels
-        return replace(
-            self,
-            precision=root[:, None] * self.precision * root,
-            shift=self.shift * shift,
-            logits=logits,
-            probabilities=probabilities(logits, frequencies, counts),
-        )
+        tilted = probabilities(logits, frequencies, counts)
+        return Evidence(mean[..., 0], precision, shifts, logits, tilted)
 
 
 def probabilities(logits: Tensor, frequencies: Tensor, counts: Sequence[int]) -> Tensor:

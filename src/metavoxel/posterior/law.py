@@ -21,7 +21,7 @@ _STATES = 32  # joint states of the labels whose distribution functions are in m
 class Calibration:
     """Constants of the law, fitted to evidence about subjects that its network did not see.
 
-    `temperatures` are factors on the variances of numbers and on the logits of labels, by name.
+    The likelihood that images state counts to the power of 1 / temperature, by scalar.
     `shift` multiplies what an image says of a number for one label rather than another. `sharing`
     is the power of the share of a number's variance that the images leave, by which its couplings
     in the prior apply beside them: at 0 the prior counts in full, and what an image shows of two

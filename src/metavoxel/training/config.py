@@ -72,9 +72,9 @@ class JointTraining(Strict):
     calibration_folds: int = Field(
         default=5,
         ge=0,
-        description="folds of the cross-fit that calibrates answers about scalars; each is "
-        "answered by a network that was trained on the others, all together for half as long again "
-        "as the training; 0: no calibration",
+        description="folds of the cross-fit that calibrates answers about scalars: of them, as "
+        "many as take half of the training's time again are answered by networks that were trained "
+        "on the others; 0: no calibration",
     )
     answer_samples: int = Field(
         default=8,

@@ -30,7 +30,13 @@ from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, best_step, fit
 from metavoxel.training.config import JointTraining, RunConfig
-from metavoxel.training.crossfit import OutOfFold, answers_of, cross_fit, fit_calibration
+from metavoxel.training.crossfit import (
+    HeldOut,
+    answers_of,
+    cross_fit,
+    fit_calibration,
+    held_out,
+)
 from metavoxel.training.examples import (
     Examples,
     Progress,
@@ -49,7 +55,7 @@ from metavoxel.training.run_folder import Folders, check_run, open_run, overlap,
 from metavoxel.training.statistics import fit_statistics
 
 _EVERY = 50  # steps between checkpoints of the autoencoder stage
-_FOLD_SHARE = 0.15  # of the joint stage's steps, of each fold's network
+_CROSS_FIT = 0.5  # steps of the cross-fit in all, at most, over those of the joint stage
 
 
 def train(
@@ -100,9 +106,9 @@ def train(
         examples = _encode(model, config, folders, parts, volumes, console)
         follow_scalars(model, examples["train"])
         _joint_stage(model, config, folders, examples, console)
-        found = _calibrate(model, config, folders, examples["train"], parts["train"], console)
+        found = _calibrate(model, config, folders, examples, parts["train"], console)
         preparation = fit_preparation(parts["train"], volumes["train"])
-        answers = {} if found is None else answers_of(model, examples["train"], found)
+        answers = answers_of(model, found) if found else {}
         files = model_files(
             model, config, parts, split, examples, autoencoder, preparation, answers
         )
@@ -248,30 +254,35 @@ def _calibrate(
     model: MetaVoxel,
     config: RunConfig,
     folders: Folders,
-    training: Examples,
+    examples: dict[str, Examples],
     cohort: Cohort,
     console: Console,
-) -> OutOfFold | None:
-    """Calibrate the law by out-of-fold evidence, if it is wanted and there are enough subjects."""
+) -> list[HeldOut]:
+    """Calibrate the law by evidence about validation subjects, and training subjects cross-fitted,
+    which is returned. Nothing is done without a law, or if it is not wanted."""
     joint, folds = config.training.joint, config.training.joint.calibration_folds
     if model.law is None or folds < 2 or not model.learns([*model.law.names], model.schema.images):
-        return None
+        return []
     best = best_step(folders.run / "joint") or joint.steps
-    steps = max(1, min(round(_FOLD_SHARE * joint.steps), best))
-    # The rate falls as far as it had where the model's own weights were taken.
-    horizon = round(steps * joint.steps / best)
-    update = {"steps": horizon, "validate_every": steps, "answer_samples": 0}
+    answered = min(folds, max(1, int(_CROSS_FIT * joint.steps / best)))
+    # As long as the model was trained until its weights were taken, or as half of its steps allow.
+    share = min(1.0, _CROSS_FIT * joint.steps / (answered * best))
+    steps = max(1, round(share * best))
+    update = {"steps": round(share * joint.steps), "validate_every": steps, "answer_samples": 0}
     own = config.training.model_copy(update={"joint": joint.model_copy(update=update)})
 
-    def train(network: MetaVoxel, examples: Examples, folder: Path) -> None:
+    def train(network: MetaVoxel, some: Examples, folder: Path) -> None:
         console.print(f"Cross-fit, {folder.name}: {steps} steps")
-        _fit(JointModule(network, examples, None, own), folder, [], own.joint, console, steps)
+        _fit(JointModule(network, some, None, own), folder, [], own.joint, console, steps)
 
-    subjects = [r.subject for r in cohort.records]
-    seed = config.training.seed
-    found = cross_fit(model, training, subjects, folds, folders.run / "crossfit", train, seed)
-    if found is not None:
-        model.law.calibration = fit_calibration(model.law, training, found, seed)
+    subjects, training = [r.subject for r in cohort.records], examples["train"]
+    folder, seed = folders.run / "crossfit", config.training.seed
+    found = cross_fit(model, training, subjects, folds, answered, folder, train, seed)
+    every = torch.arange(len(examples["validation"]))
+    found.append(held_out(model, examples["validation"], every))
+    found = [group for group in found if len(group.evidence.mean)]
+    if found:
+        model.law.calibration = fit_calibration(model.law, found, seed)
     return found
 
 
