@@ -26,12 +26,13 @@ import torch
 from PIL import Image as Picture
 
 from metavoxel.data.anatomy import grid, grow, middle
+from metavoxel.data.bids import read_cohort
 from metavoxel.data.causal import DIAGNOSES, SEXES, CausalModel
 from metavoxel.data.images import read_scan
 from metavoxel.data.splits import read_split
 from metavoxel.data.tables import read_table
 from metavoxel.evaluation.anatomy import read_measurements
-from metavoxel.evaluation.cohort import as_table, read_parts
+from metavoxel.evaluation.cohort import as_table
 from metavoxel.evaluation.membership import reconstructed
 from metavoxel.files.json import read_object
 from metavoxel.files.writing import atomic_write
@@ -157,8 +158,8 @@ def training_set(
     model: MetaVoxel, image: str, a: argparse.Namespace
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The training subjects' images through the autoencoder, and what was built into them."""
-    parts = read_parts(a.bids, model.schema, read_split(a.model / "split.json"), False)
-    table = as_table(model.schema, parts.training)
+    training = read_cohort(a.bids, model.schema).only(read_split(a.model / "split.json").train)
+    table = as_table(model.schema, training)
     truth = read_table(a.bids / "derivatives/truth/participants.tsv")
     by_subject = {r.cells["participant_id"]: r.cells for r in truth.rows}
     values = {v: np.array([float(by_subject[s][v]) for s in table.subjects]) for v in a.measure}

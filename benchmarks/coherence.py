@@ -1,11 +1,11 @@
-"""Is a model one coherent law? Set beside the exact posterior of simulated slices.
+"""Is a model one coherent law? Set beside the exact posterior of simulated subjects.
 
     python benchmarks/coherence.py COHORT MODEL [MODEL ...] [--subjects 4000]
 
-COHORT is of `metavoxel simulate COHORT --slices --missing 0 --seed S`, with a seed that trained no
-MODEL; the models know image, age, sex, diagnosis, mmse and education, or some of them. Every scalar
-is asked given every subset of the others, with the image and without. A number is scored by its
-CRPS, a label by its log score. The exact answers are kept beside the cohort, in exact-scores.npz.
+COHORT is of `metavoxel simulate COHORT [--slices] --missing 0 --seed S`, with a seed that trained
+no MODEL; the models know image, age, sex, diagnosis, mmse and education, or some of them. Every
+scalar is asked given every subset of the others, with the image and without. A number is scored by
+its CRPS, a label by its log score. The exact scores are kept in COHORT, in exact-scores-N.npz.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from metavoxel.posterior.law import ScalarPosterior
 
 LABELS = {"sex": SEXES, "diagnosis": DIAGNOSES}
 NUMBERS = ("age", "mmse", "education")
-VISIBLE = ("brain_volume", "ventricle_volume", "cortical_thickness")  # of a slice
+VISIBLE = ("brain_volume", "ventricle_volume", "cortical_thickness")
+UNSEEN_IN_A_SLICE = "hippocampus_volume"
 POINTS = 281  # ages of the quadrature
 PIECE = 250  # subjects answered at once
 
@@ -53,9 +54,11 @@ class Subjects:
             rows = {row["participant_id"]: row for row in csv.DictReader(file, delimiter="\t")}
         chosen = [rows[name] for name in names]
         columns = {v: np.array([row[v] for row in chosen]) for v in rows[names[0]]}
-        numbers = {v: columns[v].astype(float) for v in (*NUMBERS, *VISIBLE)}
+        slices = any(cohort.glob("sub-*/**/*.png"))
+        visible = VISIBLE if slices else (*VISIBLE, UNSEEN_IN_A_SLICE)
+        numbers = {v: columns[v].astype(float) for v in (*NUMBERS, *visible)}
         truth = {v: numbers[v] for v in NUMBERS} | {v: columns[v] for v in LABELS}
-        return cls(truth, {v: numbers[v] for v in VISIBLE})
+        return cls(truth, {v: numbers[v] for v in visible})
 
     def __len__(self) -> int:
         return len(self.truth["age"])

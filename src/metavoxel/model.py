@@ -114,6 +114,10 @@ class MetaVoxel(nn.Module):
         )
         self.process = self._joint_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
+        if self.law is not None:
+            # Noise about the means would first teach the variances to be large, where a logistic
+            # function hardly moves any more.
+            self.denoiser.heads[EVIDENCE].silence(self.law.widths[0])  # type: ignore[operator]
         self.times = config.diffusion.times.build()
 
     @property
@@ -303,7 +307,9 @@ class MetaVoxel(nn.Module):
         """-log p(asked scalars | images, known), the mean over a batch, of these `rows` (B,)."""
         assert self.law is not None
         asked = {v: observed[v] & ~known[v] & rows for v in known}
-        likelihood = self.law.log_likelihood(evidence, z0, known, asked)
+        # Couplings teach nothing of what images say: else evidence would be held back for them.
+        kept = self.law.kept(evidence).detach()
+        likelihood = self.law.log_likelihood(evidence, z0, known, asked, kept=kept)
         return -torch.where(rows, likelihood, 0).mean().float()
 
     def drawn_times(

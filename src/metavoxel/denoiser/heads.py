@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -24,6 +25,14 @@ class ScalarHead(nn.Module):
         )
         # A 1x1 convolution commutes with the pooling; after it, it is this and costs nothing.
         self.skip = nn.Linear(channels, out)
+
+    @torch.no_grad()
+    def silence(self, outputs: int) -> None:
+        """Let the first outputs be 0, until they are trained."""
+        last = self.blocks[-1][-1]  # type: ignore[index]
+        for layer in (last, self.skip):
+            layer.weight[:outputs] = 0  # type: ignore[index]
+            layer.bias[:outputs] = 0  # type: ignore[index]
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, channels, ...) -> (B, out)."""

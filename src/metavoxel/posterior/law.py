@@ -92,7 +92,8 @@ class ScalarLaw(nn.Module):
         """
         prior = prior or self.prior
         every = torch.ones(n, dtype=torch.bool, device=prior.offset.device)
-        joint = prior.factor() if evidence is None else self._joint(evidence, prior)
+        joint = prior.factor(None if evidence is None else self.kept(evidence))
+        joint = joint if evidence is None else joint.times(evidence.factor())
         joint = self._given(joint, known, dict.fromkeys(known, every), n)
         return ScalarPosterior(self, joint.posterior(prior.counts, generator))
 
@@ -103,26 +104,26 @@ class ScalarLaw(nn.Module):
         known: Mapping[str, Tensor],
         asked: Mapping[str, Tensor],
         generator: torch.Generator | None = None,
-        sharing: float | Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """log p(asked | images, known), (B,), a density of the embedded numbers.
 
         `z0[name]` (B, k) holds embedded values; `known[name]` and `asked[name]` (B,) say which.
-        `sharing` stands in for that of the calibration.
+        `kept` (B, V) stands in for how far the prior's couplings apply.
         """
         n = len(evidence.mean)
-        joint = self._joint(evidence, self.prior, sharing)
+        kept = self.kept(evidence) if kept is None else kept
+        joint = self.prior.factor(kept).times(evidence.factor())
         both = {v: known[v] | asked[v] for v in self.names}
         more = self._given(joint, z0, both, n).posterior(self.prior.counts, generator).log_mass
         less = self._given(joint, z0, known, n).posterior(self.prior.counts, generator).log_mass
         return more - less
 
-    def _joint(
-        self, evidence: Evidence, prior: ScalarPrior, sharing: float | Tensor | None = None
-    ) -> ConditionalGaussian:
-        """The prior, as far as its couplings apply beside the images, times the evidence."""
-        power = self.calibration.sharing if sharing is None else sharing
-        return prior.factor(evidence.left.clamp(max=1).pow(power)).times(evidence.factor())
+    def kept(self, evidence: Evidence, sharing: float | Tensor | None = None) -> Tensor:
+        """How far every number's couplings in the prior apply beside images, (B, V)."""
+        return evidence.left.clamp(max=1).pow(
+            self.calibration.sharing if sharing is None else sharing
+        )
 
     def _given(
         self, joint: ConditionalGaussian, z0: State, known: Mapping[str, Tensor], n: int

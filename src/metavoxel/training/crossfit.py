@@ -164,8 +164,9 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
         labels, total = labels.repeat_interleave(widths), values.new_zeros(())
         for group, own, questions in zip(groups, laws, asked, strict=True):
             evidence = group.evidence.calibrated(numbers, labels, shift, frequencies, counts)
+            kept = own.kept(evidence, sharing)
             for known, unknown in questions:
-                each = own.log_likelihood(evidence, group.scalars, known, unknown, sharing=sharing)
+                each = own.log_likelihood(evidence, group.scalars, known, unknown, kept=kept)
                 total = total - each.sum() / len(questions)
         spread = values.new_tensor([_COMMON, _SHIFT, _SHARING, *[_APART] * len(names)])
         return total + (values / spread).square().sum() / 2

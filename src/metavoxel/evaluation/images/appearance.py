@@ -39,7 +39,7 @@ class Places:
         images = training.mean(1)
         shown = (images > _VISIBLE).mean(0)
         # In voxels, in every direction: the distance of the empty ones to what anyone shows.
-        outside = ndimage.distance_transform_cdt(shown == 0, "chessboard") > margin
+        outside = np.asarray(ndimage.distance_transform_cdt(shown == 0, "chessboard")) > margin
         inside = ndimage.binary_erosion(shown >= _SHARED)
         if np.count_nonzero(inside) < 3:
             raise MetaVoxelError(
