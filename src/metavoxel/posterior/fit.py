@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +55,15 @@ def fit_prior(
         likelihood = _log_likelihood(prior, x, x_known, y, y_known)
         return (-likelihood.sum() - (V + D) * _independent(prior)) / max(len(x), 1)
 
+    minimise(loss, parameters, _ROUNDS)
+    with torch.no_grad():
+        return ScalarPrior(**built().as_dict())
+
+
+def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: int) -> None:
+    """Change the parameters until the loss is least, by L-BFGS, in at most so many rounds."""
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=_ROUNDS, history_size=20, line_search_fn="strong_wolfe"
+        parameters, max_iter=rounds, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
@@ -66,8 +73,6 @@ def fit_prior(
         return value
 
     optimiser.step(closure)  # type: ignore[arg-type]
-    with torch.no_grad():
-        return ScalarPrior(**built().as_dict())
 
 
 def _log_likelihood(

@@ -22,7 +22,7 @@ from metavoxel.data.splits import folds_of
 from metavoxel.files.writing import atomic_write
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.evidence import Evidence
-from metavoxel.posterior.fit import fit_prior
+from metavoxel.posterior.fit import fit_prior, minimise
 from metavoxel.posterior.law import Calibration, ScalarLaw
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.training.examples import Examples
@@ -55,14 +55,21 @@ class HeldOut:
 def held_out(model: MetaVoxel, examples: Examples, rows: Tensor) -> HeldOut:
     """What a model states of these records, of those with images."""
     assert model.law is not None
-    imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
-    rows = rows[imaged[rows]]
-    return HeldOut(
-        _evidence_of(model.eval(), examples, rows),
-        {v: examples.scalars[v][rows] for v in model.law.names},
-        {v: examples.observed[v][rows] for v in model.law.names},
-        ScalarPrior(**model.law.prior.as_dict()),
-    )
+    rows = _imaged(model, examples, rows)
+    evidence = _evidence_of(model.eval(), examples, rows)
+    return _of_records(examples, rows, evidence, model.law.prior)
+
+
+def _imaged(model: MetaVoxel, examples: Examples, rows: Tensor) -> Tensor:
+    return rows[torch.stack([examples.observed[v] for v in model.schema.images]).any(0)[rows]]
+
+
+def _of_records(
+    examples: Examples, rows: Tensor, evidence: Evidence, prior: ScalarPrior
+) -> HeldOut:
+    scalars = {v: x[rows] for v, x in examples.scalars.items()}
+    observed = {v: examples.observed[v][rows] for v in scalars}
+    return HeldOut(evidence, scalars, observed, ScalarPrior(**prior.as_dict()))
 
 
 def cross_fit(
@@ -97,25 +104,18 @@ def _of_fold(
     """What a network that was trained on the `others` states of its `own` records."""
     assert model.law is not None
     kept, prior = folder / "evidence.safetensors", prior_of(model.law, training, others)
-    network = MetaVoxel(model.schema, model.config, model.scalings, prior)
-    network.autoencoders.load_state_dict(model.autoencoders.state_dict())
-    network.autoencoders.eval().requires_grad_(False)
-    network = network.to(model.device)
     if not kept.exists():
-        train(network, training.only(others), folder)
+        network = MetaVoxel(model.schema, model.config, model.scalings, prior)
+        # Its weights and its statistics: what a process shows of an image follows from them.
+        network.autoencoders.load_state_dict(model.autoencoders.state_dict())
+        network.autoencoders.eval().requires_grad_(False)
+        train(network.to(model.device), training.only(others), folder)
         found = held_out(network, training, own).evidence
         with atomic_write(kept) as temporary:
             save_file({f.name: getattr(found, f.name) for f in fields(Evidence)}, temporary)
     saved = load_file(kept)
     evidence = Evidence(*(saved[f.name] for f in fields(Evidence)))
-    imaged = torch.stack([training.observed[v] for v in model.schema.images]).any(0)
-    rows = own[imaged[own]]
-    return HeldOut(
-        evidence,
-        {v: training.scalars[v][rows] for v in model.law.names},
-        {v: training.observed[v][rows] for v in model.law.names},
-        prior,
-    )
+    return _of_records(training, _imaged(model, training, own), evidence, prior)
 
 
 def prior_of(law: ScalarLaw, examples: Examples, rows: Tensor) -> ScalarPrior:
@@ -171,15 +171,7 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
         spread = values.new_tensor([_COMMON, _SHIFT, _SHARING, *[_APART] * len(names)])
         return total + (values / spread).square().sum() / 2
 
-    optimiser = torch.optim.LBFGS([values], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimiser.step(closure)  # type: ignore[arg-type]
+    minimise(loss, [values], _ROUNDS)
     values = values.detach()
     fitted = dict(zip(names, (values[0] + values[3:]).exp().tolist(), strict=True))
     return Calibration(fitted, float(values[1].exp()), float(values[2].exp()))
