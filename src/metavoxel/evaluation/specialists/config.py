@@ -1,4 +1,4 @@
-"""The settings of a specialist: one network, one question."""
+"""The settings of specialists: how a network is trained, and what it is to answer."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ class ResNetSize(Strict):
         default=64, ge=1, description="units that read the image's features and the known scalars"
     )
 
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return 8 * self.width
 
-class SpecialistConfig(Strict):
-    """One network trained for one question; what is left out has the network's own default."""
 
-    network: Network = Field(
-        description="densenet and vit see known scalars as constant channels; resnet joins them at "
-        "the feature level, as BRAID"
-    )
-    question: str = Field(description='one scalar, given an image, as "age | image, sex"')
+class NetworkTraining(Strict):
+    """How the network of a specialist is trained, whatever it is to answer."""
+
     steps: int = Field(default=400, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=2, description="records per step")
     learning_rate: float = Field(default=5e-4, gt=0, description="AdamW")
@@ -117,9 +117,29 @@ class SpecialistConfig(Strict):
     precision: Literal["auto", "32", "bf16"] = Field(
         default="auto", description="as of the joint model; auto: bf16 where it is sound and fast"
     )
+    resnet: ResNetSize = Field(default_factory=ResNetSize)
+
+    def check_augmentation(self, schema: Schema) -> None:
+        """Raises MetaVoxelError if the images lack the axis that is flipped."""
+        name, image = next(iter(schema.images.items()))  # all images of a schema share one grid
+        axis = self.augmentation.flip_axis
+        if axis is not None and axis >= image.spatial_dims:
+            raise MetaVoxelError(
+                f"augmentation.flip_axis is {axis}, but {name} is {image.spatial_dims}D: name an "
+                f"axis below {image.spatial_dims}."
+            )
+
+
+class SpecialistConfig(NetworkTraining):
+    """One network trained for one question; what is left out has the network's own default."""
+
+    network: Network = Field(
+        description="densenet and vit see known scalars as constant channels; resnet joins them at "
+        "the feature level, as BRAID"
+    )
+    question: str = Field(description='one scalar, given an image, as "age | image, sex"')
     densenet: DenseNetSize = Field(default_factory=DenseNetSize)
     vit: ViTSize = Field(default_factory=ViTSize)
-    resnet: ResNetSize = Field(default_factory=ResNetSize)
 
     @model_validator(mode="before")
     @classmethod
@@ -144,16 +164,23 @@ class SpecialistConfig(Strict):
                 f'"{question}": a specialist answers one scalar. Ask for one of '
                 f"{', '.join(schema.scalars)}."
             )
-        images = [v for v in question.given if v in schema.images]
-        if not images:
+        if not any(v in schema.images for v in question.given):
             raise MetaVoxelError(
                 f'"{question}": a specialist reads an image. Add {" or ".join(schema.images)} to '
                 "the right of the bar."
             )
-        dims, axis = schema.images[images[0]].spatial_dims, self.augmentation.flip_axis
-        if axis is not None and axis >= dims:
-            raise MetaVoxelError(
-                f"augmentation.flip_axis is {axis}, but {images[0]} is {dims}D: name an axis "
-                f"below {dims}."
-            )
+        self.check_augmentation(schema)
         return question
+
+
+class MultitaskConfig(NetworkTraining):
+    """One ResNet for every question about scalars that gives the images.
+
+    What is left out has the default of the specialist of that network.
+    """
+
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="before its answers")
+    centred: bool = Field(default=False, description="subtract the training images' mean image")
+    validation_draws: int = Field(
+        default=4, ge=1, description="subsets of known scalars of each validation record"
+    )

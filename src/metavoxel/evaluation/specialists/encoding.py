@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,13 +29,16 @@ class Standard(Strict):
         return (x - self.offset) / self.scale
 
 
-class Inputs(Strict):
-    """The known images with their channels, and the known scalars, each on a scale of about 1."""
+class ImageInputs(Strict, ABC):
+    """The known images with their channels, and beside them `features` numbers of scalars."""
 
     images: dict[str, int]
-    scalars: dict[str, Standard]
     grid: tuple[int, ...]
     spacing: tuple[float, ...]
+
+    @property
+    @abstractmethod
+    def features(self) -> int: ...
 
     @property
     def channels(self) -> int:
@@ -43,6 +47,16 @@ class Inputs(Strict):
     def stacked(self, table: Table) -> Tensor:
         """The known images of a table as one, (n, C, *grid) in [0, 1]."""
         return torch.cat([torch.as_tensor(table.images[v]).float() for v in self.images], 1)
+
+
+class Inputs(ImageInputs):
+    """The known images, and the known scalars, each on a scale of about 1."""
+
+    scalars: dict[str, Standard]
+
+    @property
+    def features(self) -> int:
+        return len(self.scalars)
 
     def encode_scalars(self, table: Table) -> Tensor:
         """(n, S); a value that is missing is 0."""
@@ -61,6 +75,10 @@ class ContinuousTarget(Strict):
     @property
     def outputs(self) -> int:
         return 1
+
+    def embed(self, values: Tensor) -> Tensor:
+        """As an input, (n, 1)."""
+        return self.encode(values)[:, None]
 
     def encode(self, values: Tensor) -> Tensor:
         return self.standard.encode(values).float()
@@ -84,6 +102,10 @@ class CategoricalTarget(Strict):
     def outputs(self) -> int:
         return self.labels
 
+    def embed(self, values: Tensor) -> Tensor:
+        """As an input, (n, K)."""
+        return F.one_hot(values.long(), self.labels).float()
+
     def encode(self, values: Tensor) -> Tensor:
         return values.long()
 
@@ -99,6 +121,24 @@ class CategoricalTarget(Strict):
 Target = Annotated[ContinuousTarget | CategoricalTarget, Field(discriminator="kind")]
 
 
+class FlaggedInputs(ImageInputs):
+    """The images, and every scalar with a flag that says whether it is known."""
+
+    scalars: tuple[Target, ...]
+
+    @property
+    def features(self) -> int:
+        return sum(1 + target.outputs for target in self.scalars)
+
+    def encode(self, values: Tensor, known: Tensor) -> Tensor:
+        """values and known (n, V) -> (n, features): what is not known is 0, and so is its flag."""
+        parts = []
+        for i, target in enumerate(self.scalars):
+            flag = known[:, i : i + 1].float()
+            parts += [target.embed(values[:, i].nan_to_num(nan=0.0)) * flag, flag]
+        return torch.cat(parts, 1)
+
+
 def column(table: Table, name: str) -> np.ndarray:
     """The values (n,) of a scalar; of one that the table lacks, all are missing."""
     return table.scalars.get(name, np.full(len(table), np.nan))
@@ -108,8 +148,19 @@ def fit_inputs(question: Question, schema: Schema, training: Table) -> Inputs:
     """How the training records (those with a target) are put on a scale."""
     images = {v: kind.channels for v, kind in schema.images.items() if v in question.given}
     scalars = {v: _scaled(v, schema, training) for v in question.given if v in schema.scalars}
+    return Inputs(images=images, scalars=scalars, **_space(schema))
+
+
+def fit_flagged_inputs(schema: Schema, training: Table) -> FlaggedInputs:
+    """All images, and all scalars by the training records that have them."""
+    images = {v: kind.channels for v, kind in schema.images.items()}
+    targets = tuple(fit_target(v, schema, training) for v in schema.scalars)
+    return FlaggedInputs(images=images, scalars=targets, **_space(schema))
+
+
+def _space(schema: Schema) -> dict[str, Any]:
     kind = next(iter(schema.images.values()))  # all images of a schema share one grid
-    return Inputs(images=images, scalars=scalars, grid=kind.shape, spacing=kind.spacing)
+    return {"grid": kind.shape, "spacing": kind.spacing}
 
 
 def fit_target(name: str, schema: Schema, training: Table) -> ContinuousTarget | CategoricalTarget:

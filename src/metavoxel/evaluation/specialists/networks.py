@@ -13,8 +13,8 @@ from monai.networks.nets.resnet import ResNet
 from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 
-from metavoxel.evaluation.specialists.config import SpecialistConfig
-from metavoxel.evaluation.specialists.encoding import Inputs
+from metavoxel.evaluation.specialists.config import NetworkTraining, ResNetSize, SpecialistConfig
+from metavoxel.evaluation.specialists.encoding import ImageInputs, Inputs
 
 _NORMS = {"batch": "batch", "group": ("group", {"num_groups": 4})}
 
@@ -29,7 +29,7 @@ class DenseNetSpecialist(nn.Module):
         room = 1 + int(math.log2(max(1, coarsest)))  # every block but the last is halved
         self.network = DenseNet(
             len(inputs.grid),
-            inputs.channels + len(inputs.scalars),
+            inputs.channels + inputs.features,
             outputs,
             init_features=size.init_features,
             growth_rate=size.growth_rate,
@@ -55,7 +55,7 @@ class ViTSpecialist(nn.Module):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.meshgrid")  # MONAI's waves
             self.network = ViT(
-                inputs.channels + len(inputs.scalars),
+                inputs.channels + inputs.features,
                 [n + m for n, m in zip(inputs.grid, missing, strict=True)],
                 size.patch,
                 hidden_size=size.hidden_size,
@@ -80,23 +80,13 @@ class ViTSpecialist(nn.Module):
 class ResNetSpecialist(nn.Module):
     """BRAID-T1w of Table 1: a ResNet sees the image alone; scalars join its pooled features."""
 
-    def __init__(self, config: SpecialistConfig, inputs: Inputs, outputs: int) -> None:
+    def __init__(self, config: NetworkTraining, inputs: ImageInputs, outputs: int) -> None:
         super().__init__()
         size = config.resnet
-        widths = [size.width * 2**stage for stage in range(4)]
-        self.network = ResNet(
-            "basic",
-            list(size.layers),
-            widths,
-            spatial_dims=len(inputs.grid),
-            n_input_channels=inputs.channels,
-            conv1_t_stride=2,
-            no_max_pool=not size.stem_pooling,
-            feed_forward=False,
-        )
+        self.network = _resnet(size, inputs)
         self.head = nn.Sequential(
             nn.Dropout(config.dropout),
-            nn.Linear(widths[-1] + len(inputs.scalars), size.joint_features),
+            nn.Linear(size.features + inputs.features, size.joint_features),
             nn.ReLU(),
             nn.Dropout(config.dropout),
             nn.Linear(size.joint_features, outputs),
@@ -106,13 +96,54 @@ class ResNetSpecialist(nn.Module):
         return self.head(torch.cat([self.network(image), scalars], 1))
 
 
+class MultitaskNetwork(nn.Module):
+    """A ResNet sees the image alone; what the scalars say is added to its pooled features.
+
+    The scalars have a small network of their own. Joined as in `ResNetSpecialist`, a few of them
+    were outvoted by the features of the image (docs/howto/specialists.md).
+    """
+
+    def __init__(self, config: NetworkTraining, inputs: ImageInputs, outputs: int) -> None:
+        super().__init__()
+        size = config.resnet
+        self.network = _resnet(size, inputs)
+        self.image = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(size.features, size.joint_features)
+        )
+        self.scalars = nn.Sequential(
+            nn.Linear(inputs.features, size.joint_features),
+            nn.ReLU(),
+            nn.Linear(size.joint_features, size.joint_features),
+        )
+        self.heads = nn.Sequential(
+            nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(size.joint_features, outputs)
+        )
+
+    def forward(self, image: Tensor, scalars: Tensor) -> Tensor:
+        return self.heads(self.image(self.network(image)) + self.scalars(scalars))
+
+
+def _resnet(size: ResNetSize, inputs: ImageInputs) -> ResNet:
+    """An image (B, C, *grid) -> its pooled features (B, size.features)."""
+    return ResNet(
+        "basic",
+        list(size.layers),
+        [size.width * 2**stage for stage in range(4)],
+        spatial_dims=len(inputs.grid),
+        n_input_channels=inputs.channels,
+        conv1_t_stride=2,
+        no_max_pool=not size.stem_pooling,
+        feed_forward=False,
+    )
+
+
 NETWORKS = {"densenet": DenseNetSpecialist, "vit": ViTSpecialist, "resnet": ResNetSpecialist}
 
 
 class Standardised(nn.Module):
     """A network of images that come in [0, 1], (B, C, *grid): it reads (image - mean) / scale."""
 
-    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, network: nn.Module, inputs: ImageInputs) -> None:
         super().__init__()
         self.network = network
         self.mean, self.scale = (
@@ -146,7 +177,7 @@ def with_constant_channels(image: Tensor, scalars: Tensor) -> Tensor:
     return torch.cat([image, flat.expand(-1, -1, *grid)], 1)
 
 
-def covers_kernels(network: nn.Module, inputs: Inputs) -> bool:
+def covers_kernels(network: nn.Module, inputs: ImageInputs) -> bool:
     """Whether every grid that a convolution sees is at least as large as its kernel.
 
     Where one is not, bfloat16 gives wrong gradients on a CPU (training/precision.py).
@@ -162,7 +193,7 @@ def covers_kernels(network: nn.Module, inputs: Inputs) -> bool:
     mode = network.training
     with torch.no_grad():
         image = torch.zeros(1, inputs.channels, *inputs.grid)
-        network.eval()(image, torch.zeros(1, len(inputs.scalars)))
+        network.eval()(image, torch.zeros(1, inputs.features))
     network.train(mode)
     for hook in hooks:
         hook.remove()

@@ -13,6 +13,7 @@ from torch import nn
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.specialists.config import SpecialistConfig
 from metavoxel.evaluation.specialists.encoding import Inputs, Target
+from metavoxel.evaluation.specialists.loop import SETTINGS, WEIGHTS
 from metavoxel.evaluation.specialists.networks import build_network
 from metavoxel.evaluation.systems import SystemAnswers
 from metavoxel.files.json import read_model
@@ -21,7 +22,6 @@ from metavoxel.files.weights import load_weights
 from metavoxel.inference.ask import check_finite
 from metavoxel.settings import Strict
 
-SETTINGS, WEIGHTS = "specialist.json", "weights.safetensors"
 _RECORDS = 16  # that are answered at once
 
 
@@ -62,14 +62,9 @@ class Specialist:
         return self.fitted.target.answers(said, time.perf_counter() - start)
 
 
-def read_fitted(folder: Path) -> Fitted:
-    """What `specialist.json` says. Raises MetaVoxelError if it cannot be read."""
-    return read_model(folder / SETTINGS, Fitted)
-
-
 def load_specialist(folder: Path) -> Specialist:
     """Read a trained specialist. Raises MetaVoxelError if it is not there, or damaged."""
-    fitted = read_fitted(folder)
+    fitted = read_model(folder / SETTINGS, Fitted)
     with torch.random.fork_rng(), reading(folder / SETTINGS, "the settings of a specialist"):
         network = build_network(fitted.config, fitted.inputs, fitted.target.outputs)
     load_weights(network, folder / WEIGHTS)  # those that it begins with are replaced
