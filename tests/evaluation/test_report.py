@@ -89,6 +89,28 @@ def test_the_page_holds_everything_and_calls_nobody(
     assert "sub-0" not in page  # nobody is named
 
 
+def test_coherence_stands_in_every_report_of_a_law(model: Path, tmp_path: Path) -> None:
+    """Of one record each of 12 people, 11 of whom have an age."""
+    other = write_own_cohort(tmp_path / "other")
+    report = evaluate(model, other, tmp_path / "out", 2, 0, QUIET, external=True)
+    found = report["coherence"]
+    assert found["subjects"] == 12
+    assert [c["of"] for c in found["chain_rule"]] == [["age", "sex"]]
+    assert found["chain_rule"][0]["max"] < 1e-3
+    assert {c["addition"]: c["n"] for c in found["additions"]} == {
+        "age | nothing + image": 11,
+        "age | nothing + sex": 11,
+        "age | image + sex": 11,
+        "age | sex + image": 11,
+        "sex | nothing + image": 12,
+        "sex | nothing + age": 11,
+        "sex | image + age": 11,
+        "sex | age + image": 11,
+    }
+    assert "<h2>Coherence</h2>" in (tmp_path / "out" / "report.html").read_text()
+    assert "| harmful additions | 0 of 8 |" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_cohort_of_other_people_counts_whole(model: Path, tmp_path: Path) -> None:
     other = write_cohort(tmp_path / "other", ["sub-90 40 F", "sub-91 50 M", "sub-92 n/a M"])
     report = evaluate(model, other, tmp_path / "out", 2, 0, QUIET)
@@ -106,6 +128,8 @@ def test_scalars_that_diffuse_are_answered_from_few_samples_and_from_many_too(
     other = write_cohort(tmp_path / "other", ["sub-90 40 F", "sub-91 50 M", "sub-92 n/a M"])
     report = evaluate(model, other, tmp_path / "out", 2, 0, QUIET)
     assert [*report["scores"]["sex"]] == ["one evaluation", "2 samples, exact", "3 samples, exact"]
+    assert report["coherence"] is None  # no law states what is not asked
+    assert "Coherence" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_variable_that_the_cohort_does_not_have_is_not_scored_and_this_is_said(
@@ -205,7 +229,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     resumed, asked[:] = True, []
     again = evaluate(model, bids, tmp_path / "out", 4, 0, QUIET)
     assert [count for count, _ in asked] == [4, 4, 4]
-    for part in ("scores", "gains", "pit"):
+    for part in ("scores", "gains", "pit", "coherence"):
         assert again[part] == whole[part]
     asked.clear()
     evaluate(model, bids, tmp_path / "out", 4, 0, QUIET)

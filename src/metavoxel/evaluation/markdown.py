@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metavoxel.evaluation.coherence import coherence_rows
 from metavoxel.evaluation.measures import HEADLINE
 from metavoxel.evaluation.scores import Score
 
@@ -26,9 +27,19 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     for v, by_system in scores.items():
         cells = [str(headline(by_system[s])) if s in by_system else "-" for s in systems]
         lines.append(f"| {v} (n = {count(by_system)}) | {' | '.join(cells)} |")
-    lines += ["", *_calibration(scores), ""]
+    lines += ["", *_calibration(scores), "", *_coherence(report)]
     seconds = ", ".join(f"{s}: {x:.3g} s" for s, x in report["seconds_per_record"].items())
     return "\n".join([*lines, f"Time per record: {seconds}.", ""])
+
+
+def _coherence(report: Mapping[str, Any]) -> list[str]:
+    if report["coherence"] is None:
+        return []
+    lines = ["| coherence | found |", "|---|---|"]
+    for title, found, _ in coherence_rows(report["coherence"]):
+        said = found.replace("|", "\\|")
+        lines.append(f"| {title} | {said} |")
+    return [*lines, ""]
 
 
 def _calibration(scores: Mapping[str, Any]) -> list[str]:

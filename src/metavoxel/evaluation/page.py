@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation import plots
+from metavoxel.evaluation.coherence import coherence_rows
 from metavoxel.evaluation.hypertext import cell, facts, picture, table, write_html
 from metavoxel.evaluation.markdown import count, headline
 from metavoxel.evaluation.measures import MEASURES
@@ -45,6 +46,7 @@ def write_page(
         "<h2>Compared on the same records</h2>",
         _gains(report),
         *_variables(evaluation, report),
+        _coherence(report),
         "<h2>Images</h2>",
         '<p class="soft">Unseen images, what the autoencoder leaves of them, and images of nobody.'
         "</p>",
@@ -116,6 +118,20 @@ def _gains(report: Mapping[str, Any]) -> str:
         f"<p>By how much <b>{reference}</b> has the smaller absolute error, or is right more "
         "often, than each other system, record by record. Above 0 it is the better one; coloured "
         f"where the interval leaves out 0.</p>{compared}"
+    )
+
+
+def _coherence(report: Mapping[str, Any]) -> str:
+    found = report["coherence"]
+    if found is None:
+        return ""
+    rows = coherence_rows(found)
+    measured = [[html.escape(title), html.escape(figure)] for title, figure, _ in rows]
+    return (
+        "<h2>Coherence</h2><p>Whether the answers to different questions about a person agree with "
+        f"one another, and whether to know more ever hurts. {found['subjects']} people, one record "
+        f"each.</p>{table(['measure', 'found'], measured)}"
+        f"{facts([(title, meaning) for title, _, meaning in rows])}"
     )
 
 

@@ -21,6 +21,7 @@ from metavoxel.api import Model, load
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation import figures
+from metavoxel.evaluation.coherence import coherence, one_record_each
 from metavoxel.evaluation.cohort import (
     Parts,
     Table,
@@ -31,6 +32,7 @@ from metavoxel.evaluation.cohort import (
     join,
     read_parts,
 )
+from metavoxel.evaluation.law_answers import LawAnswers, stated_evidence
 from metavoxel.evaluation.markdown import as_markdown
 from metavoxel.evaluation.page import write_page
 from metavoxel.evaluation.scoring import (
@@ -56,6 +58,7 @@ from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.inference.limits import check_samples, check_seed
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, json_text, read_checksums
+from metavoxel.posterior.evidence import Evidence
 from metavoxel.schema import Schema
 from metavoxel.version import __version__
 
@@ -124,6 +127,7 @@ def _evaluated(
         "scores": score_systems(evaluation),
         "gains": compare_systems(evaluation),
         "pit": pit_of_systems(evaluation),
+        "coherence": _coherence(loaded.network, table, seed, kept),
         "seconds_per_record": {
             k: v.seconds / len(table) for k, v in evaluation.systems.items() if v.seconds
         },
@@ -233,6 +237,23 @@ def _about(
         "reference": evaluation.reference,
         "calibration": {v: c.to_json() for v, c in evaluation.calibrations.items()},
     }
+
+
+def _coherence(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str, Any] | None:
+    """Of the answers about one record of each subject; None where no law states them."""
+    if model.law is None:
+        return None
+    rows, found = one_record_each(table.subjects, seed), kept.read("evidence")
+    if found is None:
+        evidence = stated_evidence(model, {v: x[rows] for v, x in table.images.items()})
+        found = SystemAnswers({k: x.cpu().numpy() for k, x in vars(evidence).items()})
+        kept.write("evidence", found)
+    evidence = Evidence(
+        **{k: torch.from_numpy(x).to(model.device) for k, x in found.points.items()}
+    )
+    return coherence(
+        LawAnswers(model, evidence, {v: x[rows] for v, x in table.scalars.items()}), seed
+    )
 
 
 def _montages(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str, Figure]:
