@@ -210,11 +210,11 @@ def coherence_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             max(additions, key=lambda c: c["mean"]),
             np.mean([c["mean"] for c in additions]),
         )
-        said = f"{worst['mean']:+.1%} ({worst['addition']}; n = {worst['n']}, p = {worst['p']:.2g})"
+        said = f"{_percent(worst['mean'])} ({worst['addition']}; n = {worst['n']}, p = {worst['p']:.2g})"
         rows += [
             (
                 "single additions, mean change",
-                f"{mean:+.1%} of {len(additions)}",
+                f"{_percent(mean)} of {len(additions)}",
                 "one more value is known: how the CRPS or log score changes, as a share of that of "
                 "the marginal; below 0, the value helps",
             ),
@@ -227,7 +227,7 @@ def coherence_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             (
                 "harmful additions",
                 f"{found['harmful']} of {len(additions)}",
-                f"worse by more than {HARM:.0%} with p below {LEVEL:g}: there, to know more makes "
+                f"worse by more than {100 * HARM:g} % with p below {LEVEL:g}: there, to know more makes "
                 "the answer worse",
             ),
         ]
@@ -240,3 +240,7 @@ def coherence_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{frequencies['by_chance']:.1f}",
         ))  # fmt: skip
     return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f} %"
