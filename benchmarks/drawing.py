@@ -28,7 +28,7 @@ from metavoxel.inference.ask import BATCH, Drawn, ask, sample_given
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model
 
-MEASURES = ("fid", "mmd", "kid", "precision", "recall", "ms_ssim")
+MEASURES = ("frechet", "mmd", "kid", "precision", "recall", "ms_ssim")
 DIGITS = 4
 
 

@@ -44,7 +44,7 @@ _BLURS = (0.5, 0.75, 1.0, 2.0)  # voxels
 _NOISES = (0.01, 0.03, 0.1)  # of the brightest
 _PATCH = 8  # voxels
 
-DISTANCES = ("fid", "mmd", "kid")
+DISTANCES = ("frechet", "mmd", "kid")
 COLUMNS = (*DISTANCES, "precision", "recall", "ms_ssim")
 Row = dict[str, Any]
 
@@ -120,7 +120,10 @@ def misranked(rows: list[Row]) -> list[str]:
 
 
 def print_table(title: str, rows: list[Row]) -> None:
-    print(f"\n{title}\n\n| | FID | MMD | KID | precision | recall | MS-SSIM |\n|" + "---|" * 7)
+    print(
+        f"\n{title}\n\n| | Fréchet distance | MMD | KID | precision | recall | MS-SSIM |\n|"
+        + "---|" * 7
+    )
     for row in rows:
         cells = [_said(row[c], full=c in DISTANCES) for c in COLUMNS]
         print(f"| {row['name']} | " + " | ".join(cells) + " |")

@@ -23,8 +23,11 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.experiment import work
 from metavoxel.evaluation.experiment.coded import Coding
 from metavoxel.evaluation.experiment.config import read_experiment
+from metavoxel.evaluation.experiment.generated import free_images
 from metavoxel.evaluation.experiment.pieces import Piece, Pieces, helpers
 from metavoxel.evaluation.experiment.run import experiment
+from metavoxel.evaluation.experiment.work import Experiment
+from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.systems import SIMPLE
 
 QUIET = Console(quiet=True)
@@ -98,6 +101,20 @@ def write_plan(folder: Path, **changes: object) -> Path:
     return path
 
 
+def check_own_folds(this: Experiment, row: dict[str, Any], text: str) -> None:
+    """A model's images are compared with the test images of its own fold, and no others; beside
+    the distance stands that of as many of its training images."""
+    for run, value in zip(this.runs, row["frechet"]["each"], strict=True):
+        drawn = free_images(this, "ours", run, "image")
+        _, _, test = this.tables(run)
+        assert drawn is not None
+        assert value == pytest.approx(score_images(drawn, test.images["image"])["frechet"]["value"])
+    assert row["frechet"]["value"] == pytest.approx(np.mean(row["frechet"]["each"]))
+    assert row["m"] == sum(len(this.tables(run)[2]) for run in this.runs)
+    assert row["frechet_training"]["value"] == row["floor"]["frechet"]["value"]
+    assert "Fréchet distance (gist features)" in text and "FID" not in text
+
+
 def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every system answers for every test person of every fold; nothing is done twice."""
     path, out = write_plan(tmp_path), tmp_path / "out"
@@ -134,6 +151,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert f"| image \\| age, sex | all | {everybody['n']} |" in text
     assert "## Table 1" in text and "Table 2: age" in text
     check_memory(report["memorisation"]["ours"], text)
+    check_own_folds(Experiment(read_experiment(path), tmp_path, out), report["images"][0], text)
     (measured,) = report["anatomy"]
     truth = read_table(out / "cohort" / "derivatives" / "truth" / "participants.tsv")
     people = [row.cells for row in truth.rows]

@@ -202,16 +202,16 @@ def score(value: float, low: float | None = None, high: float | None = None) -> 
 
 def test_groups_have_a_bar_and_an_interval_for_each_system() -> None:
     rows = [
-        {"system": "joint", "group": "F", "n": 12, "fid": score(3, 2, 5), "mmd": score(0.1)},
-        {"system": "joint", "group": "M", "n": 8, "fid": score(4, 3, 6), "mmd": score(0.2)},
-        {"system": "conditional", "group": "F", "n": 12, "fid": score(7, 6, 8), "mmd": None},
+        {"system": "joint", "group": "F", "n": 12, "frechet": score(3, 2, 5), "mmd": score(0.1)},
+        {"system": "joint", "group": "M", "n": 8, "frechet": score(4, 3, 6), "mmd": score(0.2)},
+        {"system": "conditional", "group": "F", "n": 12, "frechet": score(7, 6, 8), "mmd": None},
     ]
     fig = charts.by_group(rows)
-    fid, mmd = fig.axes
+    frechet, mmd = fig.axes
     at = {round(float(bar.get_x() + bar.get_width() / 2), 6): bar.get_height()
-          for group in fid.containers for bar in group}  # type: ignore[attr-defined] # fmt: skip
+          for group in frechet.containers for bar in group}  # type: ignore[attr-defined] # fmt: skip
     assert at == {-0.2: 3, 0.8: 4, 0.2: 7}
-    intervals = [line.get_segments()[0][:, 1].tolist() for line in fid.collections]  # type: ignore[attr-defined]
+    intervals = [line.get_segments()[0][:, 1].tolist() for line in frechet.collections]  # type: ignore[attr-defined]
     assert intervals == [[2, 5], [3, 6], [6, 8]]
     assert heights(mmd)[:2] == [0.1, 0.2]
     assert math.isnan(heights(mmd)[2])
@@ -255,13 +255,13 @@ def test_a_question_shows_the_systems_that_were_asked_it_in_their_own_colours() 
 
 def test_the_line_of_an_ablation_is_the_reference() -> None:
     rows = [
-        {"system": "whole", "MAE": score(5, 4, 6), "FID": score(2)},
-        {"system": "without", "MAE": score(7, 6, 9), "FID": None},
+        {"system": "whole", "MAE": score(5, 4, 6), "MMD": score(2)},
+        {"system": "without", "MAE": score(7, 6, 9), "MMD": None},
     ]
     fig = charts.ablation(rows, reference="without")
-    mae, fid = fig.axes
+    mae, mmd = fig.axes
     assert [np.asarray(line.get_xdata())[0] for line in mae.get_lines()] == [7, 5, 7]
-    assert [np.asarray(line.get_xdata())[0] for line in fid.get_lines()[1:]] == [2]
+    assert [np.asarray(line.get_xdata())[0] for line in mmd.get_lines()[1:]] == [2]
     assert [t.get_text() for t in mae.get_yticklabels()] == ["whole", "without"]
 
 

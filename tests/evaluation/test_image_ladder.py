@@ -40,7 +40,7 @@ def test_a_larger_fault_is_farther_away(brains, fault, sizes):
     real, others = brains
     sets = [others, *(fault(others, size) for size in sizes)]
     found = [score_images(images, real) for images in sets]
-    for measure in ("fid", "mmd", "kid"):
+    for measure in ("frechet", "mmd", "kid"):
         values = [f[measure]["value"] for f in found]
         assert values == sorted(values), measure
 

@@ -13,15 +13,15 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.images.measures import (
     Similarity,
     cubic,
-    fid,
     frechet,
+    frechet_distance,
     gaussian,
     kid,
     median_distance,
     mmd,
     precision_recall,
 )
-from metavoxel.evaluation.images.scores import score_images
+from metavoxel.evaluation.images.scores import averaged, score_images
 from metavoxel.evaluation.images.similarity import ms_ssim, pair_ms_ssim, scales
 
 
@@ -65,7 +65,7 @@ def test_fid_is_the_mean_over_the_planes_and_falls_with_the_number_of_images(
 ):
     def found(n: int) -> float:
         sets = [{p: rng.normal(size=(n, 2, 8)) for p in ("axial", "coronal")} for _ in range(2)]
-        score, planes = fid(*sets)
+        score, planes = frechet_distance(*sets)
         assert score.value == pytest.approx(np.mean(list(planes.values())))
         assert score.low <= score.value <= score.high
         return score.value
@@ -77,7 +77,7 @@ def test_the_intervals_of_fid_hold_the_truth(rng: np.random.Generator):
     """Two normals, apart by 1 in each of two numbers: so few that the bias is small."""
     held = 0
     for _ in range(20):
-        score, _ = fid(
+        score, _ = frechet_distance(
             {"slice": rng.normal(size=(150, 1, 2))}, {"slice": 1 + rng.normal(size=(150, 1, 2))}
         )
         held += score.low <= 2 <= score.high
@@ -201,7 +201,32 @@ def test_scores_are_plain_json_with_n_and_the_extractor(grid, rng: np.random.Gen
     assert (scores["n"], scores["m"], scores["extractor"]) == (6, 8, "gist")
     assert scores["version"]
     assert len(scores["planes"]) == (1 if len(grid) == 2 else 3)
-    for measure in ("fid", "mmd", "kid", "ms_ssim", "ms_ssim_real", "precision", "recall"):
+    for measure in ("frechet", "mmd", "kid", "ms_ssim", "ms_ssim_real", "precision", "recall"):
         assert set(scores[measure]) == {"value", "low", "high", "n"}
     assert set(scores["per_plane"]["kid"]) == set(scores["planes"])
     assert scores == json.loads(json.dumps(score_images(generated, real, seed=1)))
+
+
+def test_the_mean_over_folds_is_as_sure_as_the_folds_are_independent() -> None:
+    """Two seeds of one fold are off together: the interval is as wide as of one. Two folds are off
+    on their own: it is narrower by the root of two."""
+
+    def found(value: float, half: float) -> dict[str, object]:
+        score = {"value": value, "low": value - half, "high": value + half, "n": 20}
+        return {"extractor": "gist", "version": "1", "n": 20, "m": 30, "frechet": score}
+
+    sets = [found(1.0, 0.2), found(2.0, 0.2)]
+    one_fold, two_folds = (averaged(sets, folds)["frechet"] for folds in ([0, 0], [0, 1]))
+    assert one_fold["value"] == two_folds["value"] == 1.5 and one_fold["each"] == [1, 2]
+    assert one_fold["high"] - 1.5 == pytest.approx(0.2)
+    assert two_folds["high"] - 1.5 == pytest.approx(0.2 / 2**0.5)
+    assert averaged(sets, [0, 1])["m"] == 60
+
+
+def test_few_images_raise_the_frechet_distance(rng: np.random.Generator) -> None:
+    """Of one distribution, it falls as 1/n: what a small test fold adds, it adds to every model."""
+
+    def mean(n: int) -> float:
+        return float(np.mean([frechet(*rng.normal(size=(2, n, 8))) for _ in range(40)]))
+
+    assert mean(25) / mean(100) == pytest.approx(4, rel=0.25)

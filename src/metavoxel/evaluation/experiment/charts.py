@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
+from metavoxel.evaluation.experiment.tables import image_title
 from metavoxel.evaluation.measures import MEASURES
 from metavoxel.evaluation.plots import COLOURS, STYLE, palette
 from metavoxel.evaluation.scores import Score
@@ -131,7 +132,7 @@ def _fill(i: int) -> dict[str, Any]:
     }
 
 
-def by_group(rows: Sequence[Row], measures: Sequence[str] = ("fid", "mmd")) -> Figure:
+def by_group(rows: Sequence[Row], measures: Sequence[str] = ("frechet", "mmd")) -> Figure:
     """Measures of generated images by group of people, lower is nearer to real ones.
 
     A row is {"system", "group", "n", measure: Score as JSON or None}; `n` counts real images.
@@ -151,7 +152,8 @@ def by_group(rows: Sequence[Row], measures: Sequence[str] = ("fid", "mmd")) -> F
                 ax.bar(at, score.value, 0.92 * wide, **_fill(i))
                 if not math.isnan(score.low):
                     ax.vlines(at, score.low, score.high, color="k", lw=1)
-            ax.set(ylabel=_title(measure), ylim=(min(0, ax.get_ylim()[0]), ax.get_ylim()[1]))
+            ylim = min(0, ax.get_ylim()[0]), ax.get_ylim()[1]
+            ax.set(ylabel=image_title(measure, rows), ylim=ylim)
         ticks = [f"{group}\nn = {sizes[group]}" for group in groups]
         axes[-1, 0].set_xticks(range(len(groups)), ticks, fontsize=7.5 if len(groups) < 9 else 6.5)
         handles = [plt.Rectangle((0, 0), 1, 1, **_fill(i)) for i in range(len(systems))]
@@ -264,11 +266,6 @@ def _dots(
 def _names(rows: Sequence[Row], key: str) -> list[str]:
     """Every value once, in the order of the rows."""
     return list(dict.fromkeys(row[key] for row in rows))
-
-
-def _title(measure: str) -> str:
-    known = MEASURES.get(measure)
-    return known.title if known is not None else measure.upper()
 
 
 def _score(data: dict[str, Any] | None) -> Score:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import RootModel
 from rich.console import Console
 
-from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.experiment.pieces import Piece, slug
 from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
-from metavoxel.evaluation.images.scores import score_images
+from metavoxel.evaluation.images.scores import averaged, score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
+from metavoxel.evaluation.questions import rows_of
 from metavoxel.files.arrays import read_arrays
 from metavoxel.files.json import read_model, read_object
 from metavoxel.files.writing import atomic_write
@@ -25,7 +25,8 @@ from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
 _BANDS = 2  # of a continuous variable, of as many test people each, in the groups of Figure D.5
-_FEWEST = 8  # real images of a group, below which nothing is measured
+_FEWEST = 5  # real images of a group in a fold, below which it is not measured there
+_RULE = "against the test images of each fold"  # what was measured by another rule is not taken
 
 
 def measuring(experiment: Experiment) -> Iterator[Piece]:
@@ -56,7 +57,7 @@ def _key(experiment: Experiment, name: str) -> Callable[[], str]:
     plan = experiment.config.images
     assert plan is not None
     drawn = [_images_key(experiment, name, run) for run in experiment.runs]
-    return lambda: " ".join([plan.extractor, *(of_run() for of_run in drawn)])
+    return lambda: " ".join([plan.extractor, _RULE, *(of_run() for of_run in drawn)])
 
 
 def _images_key(experiment: Experiment, name: str, run: Run) -> Callable[[], str]:
@@ -138,46 +139,75 @@ def image_folder(experiment: Experiment, name: str) -> Path:
 
 
 def _measure(experiment: Experiment, name: str, console: Console) -> None:
+    """The images of every run against the test images of its own fold, and the mean over runs.
+
+    Against the images of all folds, most of the real ones would be of a model's training subjects.
+    """
     plan = experiment.config.images
     assert plan is not None
     found = {run: _read(experiment.images(name, run)) for run in experiment.runs}
-    tests = {run: experiment.tables(run)[2] for run in experiment.runs}
     rows: list[dict[str, Any]] = []
     for image in experiment.schema.images:
-        real = np.concatenate([tests[run].images[image] for run in experiment.runs])
-        free = [x[f"free/{image}"] for x in found.values() if f"free/{image}" in x]
+        free = {run: x[f"free/{image}"] for run, x in found.items() if f"free/{image}" in x}
         if free:
-            drawn = np.concatenate(free)
             row = {"system": name, "question": f"{image} |"}
-            rows.append(row | score_images(drawn, real, plan.extractor))
-        asked = [
-            (x[f"asked/{image}"], _only(tests[run], x["rows"].astype(int)))
+            rows.append(row | _against_own_fold(experiment, image, free, plan.extractor))
+        asked = {
+            run: (x[f"asked/{image}"], x["rows"].astype(int))
             for run, x in found.items()
             if f"asked/{image}" in x
-        ]
+        }
         if asked:
-            rows += _by_group(experiment.schema, name, image, asked, plan.given, plan.extractor)
+            rows += _by_group(experiment, name, image, asked)
     with atomic_write(image_folder(experiment, name) / "measures.json") as temporary:
         temporary.write_text(json_text(rows, indent=1))
 
 
+def _against_own_fold(
+    experiment: Experiment, image: str, drawn: Mapping[Run, np.ndarray], extractor: str
+) -> dict[str, Any]:
+    """The mean over runs, with a `floor`: the same of as many training images of each run."""
+    found, floors = [], []
+    for run, generated in drawn.items():
+        training, _, test = experiment.tables(run)
+        found.append(score_images(generated, test.images[image], extractor))
+        some = np.random.default_rng(run.draws).permutation(len(training))[: len(generated)]
+        real = training.images[image][some]
+        floors.append(score_images(real, test.images[image], extractor))
+    folds = [run.fold for run in drawn]
+    floor = averaged(floors, folds)
+    return averaged(found, folds) | {
+        "floor": floor,
+        "frechet_training": floor["frechet"],
+        "mmd_training": floor["mmd"],
+    }
+
+
 def _by_group(
-    schema: Schema,
+    experiment: Experiment,
     name: str,
     image: str,
-    asked: Sequence[tuple[np.ndarray, Table]],
-    given: Sequence[str],
-    extractor: str,
+    asked: Mapping[Run, tuple[np.ndarray, np.ndarray]],
 ) -> Iterator[dict[str, Any]]:
-    """Images drawn for people's values beside the images of these people, group by group."""
-    drawn = np.concatenate([x for x, _ in asked])
-    real = np.concatenate([table.images[image] for _, table in asked])
-    values = {v: np.concatenate([table.scalars[v] for _, table in asked]) for v in given}
-    for group, inside in groups(schema, values):
-        if inside.sum() >= _FEWEST:
-            scores = score_images(drawn[inside], real[inside], extractor)
-            question = f"{image} | {', '.join(given)}"
-            yield {"system": name, "question": question, "group": group, **scores}
+    """Images drawn for subjects' values beside the images of these very subjects, by group: the
+    mean over the runs that have enough of a group."""
+    plan = experiment.config.images
+    assert plan is not None
+    tables = {run: rows_of(experiment.tables(run)[2], rows) for run, (_, rows) in asked.items()}
+    values = {v: np.concatenate([t.scalars[v] for t in tables.values()]) for v in plan.given}
+    owner = np.concatenate([np.full(len(t), i) for i, t in enumerate(tables.values())])
+    for group, inside in groups(experiment.schema, values):
+        found, folds = [], []
+        for i, (run, (drawn, _)) in enumerate(asked.items()):
+            own = inside[owner == i]
+            if own.sum() >= _FEWEST:
+                real = tables[run].images[image][own]
+                found.append(score_images(drawn[own], real, plan.extractor))
+                folds.append(run.fold)
+        if found:
+            question = f"{image} | {', '.join(plan.given)}"
+            row = {"system": name, "question": question, "group": group}
+            yield row | averaged(found, folds)
 
 
 def groups(schema: Schema, values: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -200,13 +230,6 @@ def _bands(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     edges = np.quantile(values, np.linspace(0, 1, _BANDS + 1))
     which = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, _BANDS - 1)
     return [(f"{name} {edges[i]:.0f}–{edges[i + 1]:.0f}", which == i) for i in range(_BANDS)]
-
-
-def _only(table: Table, rows: np.ndarray) -> Table:
-    return Table(
-        {v: x[rows] for v, x in table.images.items()},
-        {v: x[rows] for v, x in table.scalars.items()},
-    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

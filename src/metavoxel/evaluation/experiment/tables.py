@@ -21,15 +21,17 @@ TITLES = MEASURES | {
     "variance": Measure("mean variance", "mean of the stated variance of the answers")
 }
 _IMAGE_MEASURES = {
-    "fid": "FID",
+    "frechet": "Fréchet distance",
+    "frechet_training": "Fréchet distance of training images",
     "mmd": "MMD",
+    "mmd_training": "MMD of training images",
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
     "ms_ssim": "MS-SSIM",
     "ms_ssim_real": "MS-SSIM of real images",
 }
-_OF_TABLE_1 = ("fid", "mmd")
+_OF_TABLE_1 = ("frechet", "mmd")
 _COPIES = {"flagged": "flagged as copies", "expected_flagged": "expected by chance"}
 _NEAREST = {
     "share": "nearest is a training person",
@@ -53,7 +55,7 @@ def table_1(rows: Sequence[Row], images: Sequence[Row]) -> list[list[str]]:
     measured = [k for k in _OF_TABLE_1 if any(key == k for _, key in drawn)]
     found = {(r["system"], r["variable"]): r for r in rows if asked[r["variable"]] == r["question"]}
     systems = dict.fromkeys([*(r["system"] for r in rows), *(r["system"] for r in images)])
-    head = ["system", *(_IMAGE_MEASURES[k] for k in measured)]
+    head = ["system", *(image_title(k, images) for k in measured)]
     head += [f"{question}, {_title(found, v)}" for v, question in asked.items()]
     out = [head]
     for system in systems:
@@ -171,10 +173,17 @@ def images_table(images: Sequence[Row]) -> list[list[str]]:
     names = list(dict.fromkeys(k for row in images for k, x in row.items() if _is_score(x)))
     about = [k for k in ("system", "question", "group", "n") if any(k in row for row in images)]
     titles = ["model" if k == "system" else k for k in about]
-    out = [[*titles, *(_IMAGE_MEASURES.get(name, name) for name in names)]]
+    out = [[*titles, *(image_title(name, images) for name in names)]]
     for row in images:
         out.append([*(str(row[k]) for k in about), *(_figure(row.get(name)) for name in names)])
     return out
+
+
+def image_title(name: str, images: Sequence[Row]) -> str:
+    """What a measure of images is called: a distance of Gaussians by the features that it is of."""
+    title = _IMAGE_MEASURES.get(name, name)
+    extractors = [row["extractor"] for row in images if "extractor" in row]
+    return f"{title} ({extractors[0]} features)" if name == "frechet" and extractors else title
 
 
 def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -48,11 +48,12 @@ def _root(centred: np.ndarray) -> np.ndarray:
     return np.sqrt(values.clip(0))[:, None] * vectors.T
 
 
-def fid(generated: Features, real: Features) -> tuple[Score, dict[str, float]]:
-    """FID of each plane's slices and its mean over the planes.
+def frechet_distance(generated: Features, real: Features) -> tuple[Score, dict[str, float]]:
+    """Frechet distance of each plane's slices and its mean over the planes.
 
-    Few images raise it: compare figures of equal n and m only, and with the floor. The interval is
-    of a jackknife over groups of images; a bootstrap's repeated images would raise it once more.
+    It is called FID of the features of an Inception network alone. Few images raise it: compare
+    figures of equal n and m only, and with the floor. The interval is of a jackknife over groups of
+    images; a bootstrap's repeated images would raise it once more.
     """
     planes = {p: frechet(_rows(generated[p]), _rows(real[p])) for p in real}
 

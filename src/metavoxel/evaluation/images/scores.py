@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metavoxel.evaluation.images.extractors import Extractor, as_extractor
-from metavoxel.evaluation.images.measures import Features, fid, kid, mmd, precision_recall
+from metavoxel.evaluation.images.measures import (
+    Features,
+    frechet_distance,
+    kid,
+    mmd,
+    precision_recall,
+)
 from metavoxel.evaluation.images.reference import Reference, make_reference
 from metavoxel.evaluation.images.similarity import ms_ssim
 from metavoxel.evaluation.images.slices import checked, described
+from metavoxel.evaluation.scores import Score
 
 
 def score_images(
@@ -54,7 +62,7 @@ def score_against(
 def distances(generated: Features, real: Features, seed: int) -> dict[str, Any]:
     """What is measured on features alone."""
     found = {
-        "fid": fid(generated, real),
+        "frechet": frechet_distance(generated, real),
         "mmd": mmd(generated, real, seed),
         "kid": kid(generated, real, seed),
     }
@@ -77,3 +85,30 @@ def floor(real: Features, seed: int) -> dict[str, Any] | None:
     return distances(
         {p: f[one] for p, f in real.items()}, {p: f[other] for p, f in real.items()}, seed
     )
+
+
+def averaged(found: Sequence[Mapping[str, Any]], folds: Sequence[Hashable]) -> dict[str, Any]:
+    """The mean of what `score_images` said of several sets, each against its own real images.
+
+    `folds` names the real images of each. Intervals are as if sets with the same real images were
+    off together, and others on their own. `n` and `m` count all images, `runs` the sets.
+    """
+    first = found[0]
+    out: dict[str, Any] = {k: first[k] for k in ("extractor", "version")}
+    out |= {k: sum(each[k] for each in found) for k in ("n", "m")} | {"runs": len(found)}
+    for name, score in first.items():
+        if isinstance(score, dict) and "value" in score:
+            scores = [Score.from_json(each[name]) for each in found]
+            out[name] = _mean_score(scores, folds).to_json() | {"each": [x.value for x in scores]}
+    return out
+
+
+def _mean_score(scores: Sequence[Score], folds: Sequence[Hashable]) -> Score:
+    value = float(np.mean([score.value for score in scores]))
+
+    def half(sides: Sequence[float]) -> float:
+        of_fold = [sum(x for x, f in zip(sides, folds, strict=True) if f == k) for k in {*folds}]
+        return float(np.linalg.norm(of_fold)) / len(scores)
+
+    low, high = half([x.value - x.low for x in scores]), half([x.high - x.value for x in scores])
+    return Score(value, value - low, value + high, sum(score.n for score in scores))
