@@ -206,11 +206,9 @@ def coherence_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             "on its own: 0 if all answers follow from one joint distribution",
         ))  # fmt: skip
     if additions:
-        worst, mean = (
-            max(additions, key=lambda c: c["mean"]),
-            np.mean([c["mean"] for c in additions]),
-        )
-        said = f"{_percent(worst['mean'])} ({worst['addition']}; n = {worst['n']}, p = {worst['p']:.2g})"
+        worst = max(additions, key=lambda c: c["mean"])
+        mean = float(np.mean([c["mean"] for c in additions]))
+        known = f"{worst['addition']}; n = {worst['n']}, p = {worst['p']:.2g}"
         rows += [
             (
                 "single additions, mean change",
@@ -220,14 +218,14 @@ def coherence_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             ),
             (
                 "the worst addition",
-                said,
+                f"{_percent(worst['mean'])} ({known})",
                 "the variable after the + is the added one; p of a one-sided paired t-test over "
                 "subjects, by Holm's correction for all additions",
             ),
             (
                 "harmful additions",
                 f"{found['harmful']} of {len(additions)}",
-                f"worse by more than {100 * HARM:g} % with p below {LEVEL:g}: there, to know more makes "
+                f"worse by more than {100 * HARM:g} % with p below {LEVEL:g}: to know more makes "
                 "the answer worse",
             ),
         ]
