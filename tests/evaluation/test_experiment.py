@@ -20,7 +20,7 @@ from scipy.stats import norm
 from metavoxel.data.simulate import simulate
 from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation.experiment import work
+from metavoxel.evaluation.experiment import opponents, work
 from metavoxel.evaluation.experiment.coded import Coding
 from metavoxel.evaluation.experiment.config import read_experiment
 from metavoxel.evaluation.experiment.generated import free_images
@@ -28,7 +28,8 @@ from metavoxel.evaluation.experiment.pieces import Piece, Pieces, helpers
 from metavoxel.evaluation.experiment.run import experiment
 from metavoxel.evaluation.experiment.work import Experiment
 from metavoxel.evaluation.images.scores import score_images
-from metavoxel.evaluation.systems import SIMPLE
+from metavoxel.evaluation.systems import SIMPLE, SystemAnswers
+from metavoxel.training.hidden import hide
 
 QUIET = Console(quiet=True)
 FOLDS = {"training.split": {"kind": "folds", "folds": 3, "validation": 0.2}}
@@ -78,6 +79,12 @@ PLAN = {
                 {"network": "densenet", "question": "age | image, sex", "steps": 2,
                  "validate_every": 2, "densenet": SMALL},
             ]
+        },
+        "multi-task": {
+            "multitask": {"steps": 2, "validate_every": 1, "resnet": {"width": 4}},
+            "weights": "both",
+            "hidden": 0.3,
+            "questions": ["age | image, sex", "age | image"],
         },
     },
     "questions": ["age | image, sex", "sex | image", "age | sex", "age | image"],
@@ -167,8 +174,10 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def never(*_: object, **__: object) -> None:
         raise AssertionError("done already")
 
-    for name in ("train", "simulate", "answer_question", "ask", "train_specialist"):
+    for name in ("train", "simulate", "answer_question", "ask"):
         monkeypatch.setattr(work, name, never)
+    for name in ("train_specialist", "train_multitask"):
+        monkeypatch.setattr(opponents, name, never)
     assert experiment(path, out, QUIET) == text
     changed = write_plan(tmp_path, folds=[0, 2])  # another fold is other work
     with pytest.raises(AssertionError, match="done already"):
@@ -273,7 +282,11 @@ def test_a_helper_does_not_outlive_whom_it_helps() -> None:
         ({"reference": "nobody"}, 'there is no system "nobody"'),
         ({"questions": ["age | sex=F"]}, "names alone"),
         ({"systems": {"x": {"training": "theirs"}}, "reference": "x"}, 'no training "theirs"'),
-        ({"systems": {"x": {}}, "reference": "x"}, "either a training or specialists"),
+        ({"systems": {"x": {}}, "reference": "x"}, "either a training or specialists or multitask"),
+        (
+            {"systems": {"x": {"training": "ours", "hidden": 0.3}}, "reference": "x"},
+            "Set training.hidden there",
+        ),
         ({"colour": "x"}, "there is no key colour"),
         (
             {
@@ -298,6 +311,33 @@ def test_a_wrong_plan_is_one_sentence(
         read_experiment(write_plan(tmp_path, **changes))
 
 
+def test_specialists_learn_from_all_whose_value_is_not_hidden(tmp_path: Path) -> None:
+    """What is hidden from them is what is hidden from a training; complete rows are far fewer."""
+    simulate(tmp_path / "cohort", subjects=60, slices=True, resolution=8.0, jobs=1)
+    plan = {"specialists": [{"network": "resnet", "question": "age | image"}], "hidden": 0.6}
+    changes = {"cohort": "cohort", "questions": ["age | image"], "images": None}
+    path = write_plan(tmp_path, **changes, systems={"x": plan}, reference="x", folds=[0])
+    this = Experiment(read_experiment(path), tmp_path, tmp_path / "out")
+    system, (run,) = this.config.systems["x"], this.runs
+    seen = this.opponent(system, system.specialists[0], run).training
+    hidden = hide(this.cohort.only(this.split(run).train), 0.6, run.seed)
+    known = {r.id for r in hidden.records if "age" in r.values}
+    ages = seen.scalars["age"]
+    assert {r for r, x in zip(seen.records, ages, strict=True) if not np.isnan(x)} == known
+    complete = [r for r in hidden.records if {"age", "sex"} <= {*r.values}]
+    assert len(complete) < len(known) < len(seen)
+
+
+def test_an_ensemble_is_the_mean_of_numbers_and_of_probabilities() -> None:
+    one, other = (
+        SystemAnswers({"age": np.array([age]), "sex": np.array([0.0])}, {}, {"sex": np.array([p])})
+        for age, p in ((50.0, [0.6, 0.4]), (60.0, [0.1, 0.9]))
+    )
+    said = opponents.mean_answers([one, other])
+    assert said.points["age"] == [55] and said.points["sex"] == [1]
+    np.testing.assert_allclose(said.probabilities["sex"], [[0.35, 0.65]])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -306,6 +346,10 @@ def test_a_wrong_plan_is_one_sentence(
         ({"set": {"training.joint.steps.x": 1}}, 'training.joint.steps is "4". Set training'),
         ({"set": {"training.joint.step": 1}}, "no key training.joint.step. Remove"),
         ({"folds": [-1]}, r"run.yaml, key training.split.folds.fold: "),
+        (
+            {"systems": {"x": {"multitask": {}, "questions": ["age | sex"]}}, "reference": "x"},
+            '"age | sex": the multi-task specialist reads every image',
+        ),
     ],
 )
 def test_what_a_plan_sets_wrongly_is_told_before_anything_is_done(
@@ -320,7 +364,7 @@ def test_what_a_plan_sets_wrongly_is_told_before_anything_is_done(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"questions": ["age | image, sex", "age | image, height"]},
+        {"questions": ["age | image, sex", "age | image", "age | image, height"]},
         {"images": {"trainings": ["ours"], "conditional": ["ours"], "given": ["height"]}},
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.specialist import load_specialist
 from metavoxel.evaluation.specialists.training import train_specialist
 from metavoxel.schema import Categorical, Continuous, Image, Schema
 from metavoxel.training.augment import NO_AUGMENTATION
@@ -149,6 +150,8 @@ def test_a_finished_training_is_read_and_one_of_other_settings_refused(tmp_path:
         raise AssertionError("it trains again")
 
     again = train_specialist(settings, schema(16, 16), people, others, tmp_path, 0, never)
+    last = load_specialist(tmp_path, "last").answers(others).points["age"]
+    assert np.isfinite(last).all()
     np.testing.assert_array_equal(
         first.answers(others).points["age"], again.answers(others).points["age"]
     )

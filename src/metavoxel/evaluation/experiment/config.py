@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.config import MultitaskConfig, SpecialistConfig
 from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.limits import MOST_SAMPLES
 from metavoxel.inference.query import parse_question
@@ -73,7 +73,8 @@ class TrainingPlan(Strict):
 
 
 class SystemPlan(Strict):
-    """What answers questions: a training, asked in some way, or specialists, one a question."""
+    """What answers questions: a training, asked in some way; or specialists, one a question; or
+    one multi-task specialist."""
 
     training: str | None = Field(default=None, description="name of the training")
     samples: int = Field(
@@ -86,6 +87,21 @@ class SystemPlan(Strict):
         default=None, description="these of the experiment's questions only; all by default"
     )
     specialists: tuple[SpecialistConfig, ...] = ()
+    multitask: MultitaskConfig | None = Field(
+        default=None, description="one network for all questions that ask scalars of all images"
+    )
+    weights: Literal["best", "last", "both"] = Field(
+        default="best",
+        description="of specialists: averaged weights of the step that validation chose, or of the "
+        "last step; both: the mean of what these two networks answer",
+    )
+    hidden: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="share of the scalar values of the training records that is hidden from "
+        "specialists: the very values that training.hidden hides from a training of the same seed",
+    )
 
     def settings(self, own: SamplingConfig) -> SamplingConfig:
         """The sampling settings of a model whose own are given. Raises MetaVoxelError."""
@@ -170,8 +186,16 @@ class ExperimentConfig(Strict):
         for text in self.questions:
             parse_question(text)
         for name, system in self.systems.items():
-            if (system.training is None) == (not system.specialists):
-                raise MetaVoxelError(f"{where}: give {name} either a training or specialists.")
+            kinds = system.training, system.specialists or None, system.multitask
+            if sum(kind is not None for kind in kinds) != 1:
+                raise MetaVoxelError(
+                    f"{where}: give {name} either a training or specialists or multitask."
+                )
+            if system.training is not None and system.hidden:
+                raise MetaVoxelError(
+                    f"{where}: {name} has a training, which hides values itself. Set "
+                    "training.hidden there."
+                )
             known(dict.fromkeys(self.questions), [*(system.questions or ())], "question")
             known(
                 dict.fromkeys(self.questions), [s.question for s in system.specialists], "question"

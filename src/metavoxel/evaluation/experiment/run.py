@@ -21,6 +21,7 @@ from metavoxel.evaluation.experiment.anatomy import (
     check_anatomy,
     reading,
 )
+from metavoxel.evaluation.experiment.coherent import coherence_table, coherences, judging
 from metavoxel.evaluation.experiment.config import Simulation, read_experiment
 from metavoxel.evaluation.experiment.drawings import figures_of
 from metavoxel.evaluation.experiment.generated import (
@@ -41,7 +42,7 @@ from metavoxel.terminal import sentences
 from metavoxel.version import __version__
 
 _MOST_JOBS = 256  # processes
-_FOLDERS = ("cohort/", "models/", "answers/", "images/", "pieces/", "figures/")
+_FOLDERS = ("cohort/", "models/", "specialists/", "answers/", "images/", "pieces/", "figures/")
 _WRITTEN = (*_FOLDERS, "report.html", "report.md", "report.json", "scores.csv")
 
 
@@ -79,7 +80,7 @@ def _sharing(out: Path) -> Iterator[None]:
 
 
 def _pieces(this: Experiment) -> Pieces:
-    return Pieces(this.pieces, [*work(this), *measuring(this), *reading(this)])
+    return Pieces(this.pieces, [*work(this), *judging(this), *measuring(this), *reading(this)])
 
 
 def _help(path: Path, out: Path) -> None:
@@ -98,6 +99,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
         "runs": [str(run) for run in this.runs],
         "reference": this.config.reference,
         "answers": rows,
+        "coherence": coherences(this),
         "images": images,
         "images_by_group": group_rows(this),
         "anatomy": anatomy_rows(this),
@@ -153,6 +155,8 @@ def _tables(
         out[f"Table 2: {v} from what is known"] = lines
     if len(this.runs) > 1:
         out["Every fold and seed on its own"] = tables.folds_table(rows)
+    for name, found in coherences(this).items():
+        out[f"Coherence of {name}"] = coherence_table(found)
     if images:
         out["Generated images"] = tables.images_table(images)
     if by_group := group_rows(this):

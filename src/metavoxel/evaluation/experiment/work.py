@@ -25,9 +25,14 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table, as_table, identity, join
 from metavoxel.evaluation.experiment.coded import as_labels, as_numbers, codings
 from metavoxel.evaluation.experiment.config import ExperimentConfig, Simulation, SystemPlan
+from metavoxel.evaluation.experiment.opponents import Opponent, asked_of, networks
 from metavoxel.evaluation.experiment.pieces import Piece, Pieces, slug
 from metavoxel.evaluation.questions import answer_question, records_with, rows_of
-from metavoxel.evaluation.specialists.training import train_specialist
+from metavoxel.evaluation.specialists.config import (
+    MultitaskConfig,
+    SpecialistConfig,
+    check_multitask_question,
+)
 from metavoxel.evaluation.systems import (
     SIMPLE,
     Kept,
@@ -41,6 +46,7 @@ from metavoxel.model import MetaVoxel, best_device
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Categorical, Schema
 from metavoxel.training.config import RunConfig
+from metavoxel.training.hidden import hide
 from metavoxel.training.run import train
 from metavoxel.version import __version__
 
@@ -107,6 +113,9 @@ class Experiment:
         for v in named:
             if v not in self.schema:
                 raise MetaVoxelError(f'{where}: no training has a variable "{v}".')
+        for name, plan in self.config.systems.items():
+            for question in self.asked(name) if plan.multitask is not None else []:
+                check_multitask_question(question, [*self.schema.scalars], [*self.schema.images])
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -131,6 +140,23 @@ class Experiment:
         parts = [self.cohort.only(s) for s in (split.train, split.validation, split.test)]
         training, validation, test = (as_table(self.schema, part) for part in parts)
         return training, validation, test
+
+    def opponent(
+        self, plan: SystemPlan, config: SpecialistConfig | MultitaskConfig, run: Run
+    ) -> Opponent:
+        """A network of a system, with what it may see of the training records. Systems that differ
+        in nothing that it is trained with share its folder."""
+        split = self.split(run)
+        seen = hide(self.cohort.only(split.train), plan.hidden, run.seed)
+        training, validation = (
+            as_table(self.schema, part) for part in (seen, self.cohort.only(split.validation))
+        )
+        named = config.question if isinstance(config, SpecialistConfig) else "every question"
+        people = identity(self.cohort, [r.id for r in self.cohort.records], {*self.schema})
+        facts = config.model_dump(mode="json"), plan.hidden, people, split.made, __version__
+        name = f"fold-{run.fold}-seed-{run.seed}-{_digest(*facts)}"
+        folder = self.out / "specialists" / slug(named) / name
+        return Opponent(config, self.schema, training, validation, folder, run.seed)
 
     def model(self, training: str, run: Run) -> Path:
         """The model folder of a training."""
@@ -157,6 +183,8 @@ class Experiment:
         """The variables that the answers of a system depend on."""
         plan = self.config.systems.get(system)
         if plan is None:  # the baselines answer everything
+            return {*self.schema}
+        if plan.multitask is not None:  # it learns from everything
             return {*self.schema}
         if plan.training is not None:
             variables = self.run_config(plan.training, run).variables
@@ -222,12 +250,12 @@ def _simulate(experiment: Experiment, console: Console) -> None:
 
 def _training_piece(experiment: Experiment, name: str, run: Run, needs: tuple[str, ...]) -> Piece:
     source = experiment.config.trainings[name].autoencoder
-    own = (_training(source, run),) if source else ()
+    own = (training_of(source, run),) if source else ()
     do = bound(_train, experiment, name, run)
-    return Piece(_training(name, run), do, _name_of(experiment.model, name, run), needs + own)
+    return Piece(training_of(name, run), do, _name_of(experiment.model, name, run), needs + own)
 
 
-def _training(name: str, run: Run) -> str:
+def training_of(name: str, run: Run) -> str:
     return f"train {name}, {run}"
 
 
@@ -279,7 +307,7 @@ def _answers(
     """Of the systems of a training, or of specialists."""
     for name, plan in experiment.config.systems.items():
         if plan.training == training:
-            own = (_training(training, run),) if training else ()
+            own = (training_of(training, run),) if training else ()
             do = _ask_model if training else _ask_specialists
             asked = bound(do, experiment, name, plan, run)
             yield Piece(f"ask {name}, {run}", asked, _key_of(experiment, name, run), needs + own)
@@ -321,16 +349,17 @@ def _ask_model(
 def _ask_specialists(
     experiment: Experiment, name: str, plan: SystemPlan, run: Run, console: Console
 ) -> None:
-    training, validation, test = experiment.tables(run)
+    _, _, test = experiment.tables(run)
     kept = experiment.answers(name, run)
-    for specialist in plan.specialists:
-        question = parse_question(specialist.question)
-        if kept.read(str(question)) is None:
-            folder = kept.folder / f"{slug(str(question))}-{kept.key[:12]}"
-            trained = train_specialist(
-                specialist, experiment.schema, training, validation, folder, run.seed
-            )
-            kept.write(str(question), trained.answers(rows_of(test, records_with(question, test))))
+    for config in networks(plan):
+        questions = asked_of(config, experiment.asked(name))
+        left = [question for question in questions if kept.read(str(question)) is None]
+        if left:
+            opponent = experiment.opponent(plan, config, run)
+            opponent.train()
+            for question in left:
+                rows = rows_of(test, records_with(question, test))
+                kept.write(str(question), opponent.answers(question, rows, plan.weights))
 
 
 def _generated(experiment: Experiment, name: str, run: Run) -> Iterator[Piece]:
@@ -338,7 +367,7 @@ def _generated(experiment: Experiment, name: str, run: Run) -> Iterator[Piece]:
     if plan is not None and name in (*plan.trainings, *plan.conditional):
         do = bound(_generate, experiment, name, run)
         key = _name_of(experiment.images, name, run)
-        yield Piece(generation(name, run), do, key, (_training(name, run),))
+        yield Piece(generation(name, run), do, key, (training_of(name, run),))
 
 
 def generation(name: str, run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from metavoxel.settings import Strict
 from metavoxel.training.augment import Augmentation
 
 Network = Literal["densenet", "vit", "resnet"]
+Weights = Literal["best", "last"]  # averaged: of the step that validation chose, or the last one
 
 # What served best of what was tried, where it differs from the fields: docs/howto/specialists.md.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -184,3 +186,19 @@ class MultitaskConfig(NetworkTraining):
     validation_draws: int = Field(
         default=4, ge=1, description="subsets of known scalars of each validation record"
     )
+
+
+def check_multitask_question(
+    question: Question, scalars: Sequence[str], images: Sequence[str]
+) -> None:
+    """Raises MetaVoxelError unless a question asks for scalars and gives every image."""
+    if any(v not in scalars for v in question.asked):
+        raise MetaVoxelError(
+            f'"{question}": the multi-task specialist answers scalars. Ask for '
+            f"{', '.join(scalars)}."
+        )
+    if missing := [v for v in images if v not in question.given]:
+        raise MetaVoxelError(
+            f'"{question}": the multi-task specialist reads every image. Add {", ".join(missing)} '
+            "to the right of the bar."
+        )

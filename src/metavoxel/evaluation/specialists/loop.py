@@ -26,6 +26,7 @@ from metavoxel.evaluation.specialists.config import NetworkTraining
 from metavoxel.evaluation.specialists.encoding import ImageInputs, column
 from metavoxel.evaluation.specialists.networks import Standardised, covers_kernels
 from metavoxel.files.json import read_model
+from metavoxel.files.weights import write_weights
 from metavoxel.files.writing import atomic_write, locked, remove_leftovers
 from metavoxel.model import best_device
 from metavoxel.settings import Strict
@@ -36,7 +37,8 @@ from metavoxel.training.precision import computes_in_bf16
 from metavoxel.training.seeds import generator, mixed, rows_of_step
 
 Progress = Callable[[int, int], None]  # (steps done, of)
-SETTINGS, WEIGHTS = "specialist.json", "weights.safetensors"
+SETTINGS = "specialist.json"
+WEIGHTS = {"best": "weights.safetensors", "last": "last.safetensors"}  # averaged, each of them
 _CHECKPOINT, _BEST = "last.ckpt", "best.safetensors"
 
 
@@ -90,7 +92,7 @@ def opened(folder: Path, fitted: Strict) -> Iterator[bool]:
                     f"{folder} holds a specialist of other {what}. Choose another folder, or "
                     "remove it."
                 )
-        yield (folder / WEIGHTS).exists()
+        yield (folder / WEIGHTS["best"]).exists()
 
 
 def fit_network(
@@ -104,8 +106,8 @@ def fit_network(
     folder: Path,
     progress: Progress | None,
 ) -> None:
-    """Train to the end, and keep the averaged weights that validation chose by the mean loss of the
-    variables that are `asked`."""
+    """Train to the end, and keep averaged weights: those that validation chose by the mean loss of
+    the variables that are `asked`, and those of the last step."""
     device = best_device()
     with torch.random.fork_rng():
         torch.manual_seed(mixed(seed, 0))
@@ -138,7 +140,11 @@ def fit_network(
             # A step makes its own batch from its number: there is no loader to rewind.
             warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
             fit(trainer, module, folder / _CHECKPOINT)
-    (folder / _BEST).replace(folder / WEIGHTS)
+    with atomic_write(
+        folder / WEIGHTS["last"]
+    ) as temporary:  # the average, once training has ended
+        write_weights(network, temporary)
+    (folder / _BEST).replace(folder / WEIGHTS["best"])
     (folder / _CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import Table
 from metavoxel.evaluation.questions import rows_of
-from metavoxel.evaluation.specialists.config import MultitaskConfig
+from metavoxel.evaluation.specialists.config import (
+    MultitaskConfig,
+    Weights,
+    check_multitask_question,
+)
 from metavoxel.evaluation.specialists.encoding import (
     FlaggedInputs,
     Target,
@@ -78,7 +82,7 @@ class MultitaskSpecialist:
         """
         start, inputs = time.perf_counter(), self.fitted.inputs
         targets = {target.name: target for target in inputs.scalars}
-        _check(question, inputs)
+        check_multitask_question(question, [*targets], [*inputs.images])
         device = next(self.network.parameters()).device
         self.network.eval()
         values = _values(table, inputs.scalars)
@@ -95,12 +99,13 @@ class MultitaskSpecialist:
         return SystemAnswers(points, probabilities=probabilities, seconds=seconds)
 
 
-def load_multitask(folder: Path) -> MultitaskSpecialist:
-    """Read a trained network. Raises MetaVoxelError if it is not there, or damaged."""
+def load_multitask(folder: Path, weights: Weights = "best") -> MultitaskSpecialist:
+    """Read a trained network, with the averaged weights that validation chose or those of the last
+    step. Raises MetaVoxelError if it is not there, or damaged."""
     fitted = read_model(folder / SETTINGS, FittedMultitask)
     with torch.random.fork_rng(), reading(folder / SETTINGS, "the settings of a specialist"):
         network = fitted.build()
-    load_weights(network, folder / WEIGHTS)  # those that it begins with are replaced
+    load_weights(network, folder / WEIGHTS[weights])  # those that it begins with are replaced
     return MultitaskSpecialist(fitted, network.eval())
 
 
@@ -141,21 +146,6 @@ def train_multitask(
                 progress,
             )
         return load_multitask(folder)
-
-
-def _check(question: Question, inputs: FlaggedInputs) -> None:
-    names = [target.name for target in inputs.scalars]
-    for v in question.asked:
-        if v not in names:
-            raise MetaVoxelError(
-                f'"{question}": the multi-task specialist answers scalars. Ask for '
-                f"{', '.join(names)}."
-            )
-    if missing := [v for v in inputs.images if v not in question.given]:
-        raise MetaVoxelError(
-            f'"{question}": the multi-task specialist reads every image. Add '
-            f"{', '.join(missing)} to the right of the bar."
-        )
 
 
 def _with_a_scalar(schema: Schema, table: Table, part: str) -> Table:

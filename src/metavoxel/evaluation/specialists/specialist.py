@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from metavoxel.evaluation.cohort import Table
-from metavoxel.evaluation.specialists.config import SpecialistConfig
+from metavoxel.evaluation.specialists.config import SpecialistConfig, Weights
 from metavoxel.evaluation.specialists.encoding import Inputs, Target
 from metavoxel.evaluation.specialists.loop import SETTINGS, WEIGHTS
 from metavoxel.evaluation.specialists.networks import build_network
@@ -62,10 +62,11 @@ class Specialist:
         return self.fitted.target.answers(said, time.perf_counter() - start)
 
 
-def load_specialist(folder: Path) -> Specialist:
-    """Read a trained specialist. Raises MetaVoxelError if it is not there, or damaged."""
+def load_specialist(folder: Path, weights: Weights = "best") -> Specialist:
+    """Read a trained specialist, with the averaged weights that validation chose or those of the
+    last step. Raises MetaVoxelError if it is not there, or damaged."""
     fitted = read_model(folder / SETTINGS, Fitted)
     with torch.random.fork_rng(), reading(folder / SETTINGS, "the settings of a specialist"):
         network = build_network(fitted.config, fitted.inputs, fitted.target.outputs)
-    load_weights(network, folder / WEIGHTS)  # those that it begins with are replaced
+    load_weights(network, folder / WEIGHTS[weights])  # those that it begins with are replaced
     return Specialist(fitted, network.eval())
