@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -42,7 +44,8 @@ def test_it_is_the_posterior_if_all_were_independent_over_the_cohort(numbers, co
 
 
 def test_the_outputs_of_a_network_are_what_they_are_called(prior):
-    """Means as they are, variances as logits of what is left, logits that tilt the frequencies."""
+    """Means as they are, variances as logits of what is left, exponents as logarithms, logits that
+    tilt the frequencies."""
     D, numbers = 5, 3  # noqa: N806
     alone, together = evidence_width(numbers, COUNTS)
     output = torch.zeros(1, alone + together).double()
@@ -51,10 +54,13 @@ def test_the_outputs_of_a_network_are_what_they_are_called(prior):
         nothing.left, torch.full((1, 3), torch.tensor(2.0).sigmoid()).double()
     )
     torch.testing.assert_close(nothing.probabilities[0], prior.frequencies)
-    output[0, 0], output[0, numbers], output[0, 2 * numbers] = 1.5, -2.0, 0.7
+    torch.testing.assert_close(nothing.exponents, torch.ones(1, 3).double())
+    output[0, 0], output[0, numbers], output[0, 2 * numbers] = 1.5, -2.0, -0.2
+    output[0, 3 * numbers] = 0.7
     some = Evidence.read(output, numbers, prior.frequencies, COUNTS)
     assert float(some.mean[0, 0]) == 1.5
     assert float(some.left[0, 0]) == pytest.approx(0.5)
+    assert float(some.exponents[0, 0]) == pytest.approx(math.exp(-0.2))
     odds, before = (p[0, 0] / p[0, 1] for p in (some.probabilities, nothing.probabilities))
     assert float(odds / before) == pytest.approx(torch.tensor(0.7).double().exp().item())
     assert some.shift.shape == (1, numbers, D)
@@ -118,8 +124,8 @@ def test_knowing_a_number_moves_another_that_was_stated_with_it():
     """Two numbers of which an image shows the sum: when one is larger the other is smaller."""
     one = torch.ones(1, 1).double()
     evidence = Evidence(
-        0 * one.expand(1, 2), 4 * torch.ones(1, 2, 2).double(), one.new_zeros(1, 2, 0),
-        one.new_zeros(1, 0), one.new_zeros(1, 0),
+        0 * one.expand(1, 2), 4 * torch.ones(1, 2, 2).double(), one.expand(1, 2),
+        one.new_zeros(1, 2, 0), one.new_zeros(1, 0), one.new_zeros(1, 0),
     )  # fmt: skip
     joint = ScalarPrior.independent(2, ()).factor().times(evidence.factor())
     known = torch.tensor([[True, False]])

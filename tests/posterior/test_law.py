@@ -21,7 +21,7 @@ FINE = torch.linspace(-10, 10, 401, dtype=torch.float64)
 
 def make_law(sharing: float = 0.7) -> ScalarLaw:
     law = ScalarLaw(NUMBERS, LABELS, random_prior(2, (2, 3), seeded(1)))
-    law.calibration = Calibration(dict.fromkeys(NAMES, 1.0), sharing)
+    law.calibration = Calibration(dict.fromkeys(NAMES, 1.0), sharing=sharing)
     return law
 
 
@@ -32,7 +32,7 @@ def law() -> ScalarLaw:
 
 @pytest.fixture
 def evidence(law: ScalarLaw) -> Evidence:
-    return random_evidence(N, law.prior, seeded(2))
+    return random_evidence(N, law.prior, seeded(6))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def measured(law: ScalarLaw, claimed: float) -> HeldOut:
     evidence = Evidence(
         seen * precision / (1 + precision),
         precision * torch.eye(2).double().expand(N, -1, -1),
+        torch.ones(N, 2).double(),
         torch.zeros(N, 2, 2).double(),
         logits,
         p,

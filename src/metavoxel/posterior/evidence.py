@@ -14,14 +14,15 @@ from metavoxel.posterior.conditional_gaussian import ConditionalGaussian
 
 _UNSURE = 2.0  # before training an image says little: 0.88 of a number's variance is left
 _LEAST = 1e-4  # share of a number's variance that an image leaves at least
+_STEEPEST = 5.0  # logarithm of the exponent by which couplings apply, at most
 _RANK = 2  # directions in which what is left of several numbers goes together
 
 
 def evidence_width(numbers: int, counts: Sequence[int]) -> tuple[int, int]:
     """Outputs of a network that states evidence: those of each scalar alone (means, variances,
-    logits), and those of what an image says of several together."""
+    exponents, logits), and those of what an image says of several together."""
     D, rank = sum(counts), _rank(numbers)  # noqa: N806
-    return 2 * numbers + D, numbers * (rank + D)
+    return 3 * numbers + D, numbers * (rank + D)
 
 
 def _rank(numbers: int) -> int:
@@ -33,12 +34,15 @@ class Evidence:
     """The posterior of numbers and labels given images, if all were independent over the cohort.
 
     x | y ~ N(mean + shift (y - p), (I + precision)^-1) and p(y) proportional to
-    exp(logits'y) times the labels' frequencies, p its probabilities. Shapes: mean (B, V), precision
-    (B, V, V) positive semidefinite, shift (B, V, D), logits and p (B, D).
+    exp(logits'y) times the labels' frequencies, p its probabilities. A number's couplings in the
+    prior apply beside the images by the share of its variance that they leave, to the power of its
+    exponent. Shapes: mean and exponents (B, V), precision (B, V, V) positive semidefinite, shift
+    (B, V, D), logits and p (B, D).
     """
 
     mean: Tensor
     precision: Tensor
+    exponents: Tensor
     shift: Tensor
     logits: Tensor
     probabilities: Tensor
@@ -49,13 +53,14 @@ class Evidence:
     ) -> Evidence:
         """From the output of a network, (B, width); `frequencies` (D,) are the labels'."""
         D, rank = len(frequencies), _rank(numbers)  # noqa: N806
-        sizes = (numbers, numbers, D, numbers * rank, numbers * D)
-        mean, variance, logits, loadings, shift = output.double().split(sizes, 1)
+        sizes = (numbers, numbers, numbers, D, numbers * rank, numbers * D)
+        mean, variance, powers, logits, loadings, shift = output.double().split(sizes, 1)
         left = F.logsigmoid(variance + _UNSURE).clamp_min(math.log(_LEAST)).exp()
         loadings = loadings.view(len(output), numbers, rank)
         return cls(
             mean,
             (1 / left - 1).diag_embed() + loadings @ loadings.mT,
+            powers.clamp(-_STEEPEST, _STEEPEST).exp(),
             shift.view(len(output), numbers, D),
             logits,
             probabilities(logits, frequencies, counts),
@@ -90,6 +95,7 @@ class Evidence:
         return Evidence(
             self.mean * some[:, None],
             self.precision * some[:, None, None],
+            self.exponents,
             self.shift * some[:, None, None],
             self.logits * some[:, None],
             torch.where(seen[:, None], self.probabilities, frequencies),
@@ -116,7 +122,7 @@ class Evidence:
         mean, shifts = torch.linalg.solve(one + precision, said).split([1, sides.shape[2] - 1], 2)
         logits = self.logits / labels
         tilted = probabilities(logits, frequencies, counts)
-        return Evidence(mean[..., 0], precision, shifts, logits, tilted)
+        return Evidence(mean[..., 0], precision, self.exponents, shifts, logits, tilted)
 
 
 def probabilities(logits: Tensor, frequencies: Tensor, counts: Sequence[int]) -> Tensor:

@@ -23,9 +23,9 @@ class Calibration:
 
     The likelihood that images state counts to the power of 1 / temperature, by scalar.
     `shift` multiplies what an image says of a number for one label rather than another. `sharing`
-    is the power of the share of a number's variance that the images leave, by which its couplings
-    in the prior apply beside them: at 0 the prior counts in full, and what an image shows of two
-    variables counts twice; the larger, the more an image speaks for itself.
+    multiplies the exponents by which the prior's couplings apply beside images: at 0 the prior
+    counts in full, and what an image shows of two variables counts twice; the larger, the more an
+    image speaks for itself.
     """
 
     temperatures: Mapping[str, float]
@@ -121,9 +121,8 @@ class ScalarLaw(nn.Module):
 
     def kept(self, evidence: Evidence, sharing: float | Tensor | None = None) -> Tensor:
         """How far every number's couplings in the prior apply beside images, (B, V)."""
-        return evidence.left.clamp(max=1).pow(
-            self.calibration.sharing if sharing is None else sharing
-        )
+        sharing = self.calibration.sharing if sharing is None else sharing
+        return evidence.left.clamp(max=1).pow(sharing * evidence.exponents)
 
     def _given(
         self, joint: ConditionalGaussian, z0: State, known: Mapping[str, Tensor], n: int
