@@ -88,7 +88,7 @@ def main(derivative: Path, raw: Path, config_path: Path) -> None:
     assert isinstance(folds, FoldSplit)
     looks: Looks = {}
     for fold in track(range(folds.folds), "Fold"):
-        split = folds.model_copy(update={"fold": fold}).make(cohort.subjects)
+        split = folds.model_copy(update={"fold": fold}).make(cohort)
         training, test = (
             [Path(str(r.values[name])) for r in cohort.only(part).records if name in r.values]
             for part in (split.train, split.test)

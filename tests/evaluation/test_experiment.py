@@ -17,6 +17,8 @@ import yaml
 from rich.console import Console
 from scipy.stats import norm
 
+from metavoxel.data.bids import Cohort
+from metavoxel.data.records import Record
 from metavoxel.data.simulate import simulate
 from metavoxel.data.tables import read_table
 from metavoxel.errors import MetaVoxelError
@@ -29,6 +31,7 @@ from metavoxel.evaluation.experiment.run import experiment
 from metavoxel.evaluation.experiment.work import Experiment
 from metavoxel.evaluation.images.scores import score_images
 from metavoxel.evaluation.systems import SIMPLE, SystemAnswers
+from metavoxel.schema import Continuous, Schema
 from metavoxel.training.hidden import hide
 
 QUIET = Console(quiet=True)
@@ -396,6 +399,16 @@ def test_codes_become_labels() -> None:
     np.testing.assert_allclose(drawn, [[1 / 6, 3 / 6, 2 / 6]])
 
 
+def test_every_value_of_a_column_may_be_a_fold_of_an_experiment(tmp_path: Path) -> None:
+    """Without values to test on another fold is another value; with them, another draw."""
+    split = {"kind": "column", "column": "sex"}
+    for test, keys in (([], ("fold", [0, 1])), (["F"], ("seed", [0, 1]))):
+        path = write_plan(tmp_path, set={"training.split": {**split, "test": test}})
+        this = Experiment(read_experiment(path), tmp_path, tmp_path / "out")
+        found = [this.run_config("ours", run).training.split for run in this.runs]
+        assert [getattr(each, keys[0]) for each in found] == keys[1]
+
+
 @pytest.mark.parametrize(("common", "kind"), [(FOLDS, "folds"), ({}, "fractions")])
 def test_every_fold_tests_other_people(common: dict[str, Any], kind: str, tmp_path: Path) -> None:
     """Of folds; of fractions, which the configuration need not name, another draw."""
@@ -403,7 +416,8 @@ def test_every_fold_tests_other_people(common: dict[str, Any], kind: str, tmp_pa
     read = work.Experiment(read_experiment(path), tmp_path, tmp_path / "out")
     first, second = (read.run_config("ours", run).training.split for run in read.runs)
     assert first.kind == second.kind == kind
-    people = tuple(f"sub-{i}" for i in range(30))
+    records = tuple(Record(f"sub-{i}", None, {}) for i in range(30))
+    people = Cohort(tmp_path, Schema(variables={"age": Continuous()}), records)
     tested = [{*split.make(people).test} for split in (first, second)]
     assert tested[0] != tested[1]
     assert kind == "fractions" or not tested[0] & tested[1]

@@ -29,7 +29,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def begin(folders: Folders, config: RunConfig, cohort: Cohort) -> None:
-    open_run(folders, config, None, cohort, config.training.split.make(cohort.subjects))
+    open_run(folders, config, None, cohort, config.training.split.make(cohort))
 
 
 @contextmanager

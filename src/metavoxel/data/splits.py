@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,6 +72,43 @@ def fold_split(
         raise MetaVoxelError(f"{len(order)} subjects leave none to train on. Use fewer folds.")
     made = f"fold {fold} of {folds}, validation {validation} of its own, seed {seed}"
     return _split([*rest, *sorted(test)], count, len(test), made)
+
+
+def column_split(
+    subjects: Sequence[str],
+    values: Mapping[str, str],
+    column: str,
+    test: Collection[str],
+    seed: int,
+    validation: float = 0.1,
+) -> Split:
+    """The test set is whose value of a column is in `test`; a share of the rest is the validation
+    set. Raises MetaVoxelError if a subject has no value, or nobody is left."""
+    everyone = _shuffled(subjects, seed)
+    empty = sorted(s for s in everyone if s not in values)
+    if empty:
+        raise MetaVoxelError(
+            f'Column "{column}" has no value for {len(empty)} of {len(everyone)} subjects (such as '
+            f"{empty[0]}), so it cannot say whether they are to be tested. Fill it in, or leave "
+            "them out."
+        )
+    found = sorted({values[s] for s in everyone})
+    if strange := [x for x in test if x not in found]:
+        raise MetaVoxelError(
+            f'Column "{column}" of these {len(everyone)} subjects is never "{strange[0]}"; it is '
+            f"{', '.join(found)}. Name one of these."
+        )
+    rest = [s for s in everyone if values[s] not in test]
+    count = max(1, round(validation * len(rest))) if validation > 0 else 0
+    left_out = f"{column} {', '.join(sorted(test))}"
+    if len(rest) - count < 1:
+        raise MetaVoxelError(
+            f"Without the subjects of {left_out} {len(rest)} of {len(everyone)} are left, too few "
+            "to train and validate on. Leave out fewer."
+        )
+    tested = [s for s in everyone if values[s] in test]
+    made = f"{left_out} left out, validation {validation} of the rest, seed {seed}"
+    return _split([*rest, *tested], count, len(tested), made)
 
 
 def folds_of(subjects: Sequence[str], folds: int, seed: int) -> dict[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from metavoxel.data.splits import Split, fold_split, fraction_split
+from metavoxel.data.bids import Cohort
+from metavoxel.data.columns import subject_column
+from metavoxel.data.splits import Split, column_split, fold_split, fraction_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.yaml import read_yaml
 from metavoxel.model import ModelConfig
@@ -26,8 +29,12 @@ class FractionSplit(Strict):
     test: float = Field(default=0.10, ge=0, lt=1, description="share that is never touched")
     seed: int = Field(default=0, ge=0)
 
-    def make(self, subjects: tuple[str, ...]) -> Split:
-        return fraction_split(subjects, self.seed, (self.train, self.validation, self.test))
+    def in_fold(self, fold: int) -> dict[str, int]:
+        """What another fold of an experiment changes: the draw."""
+        return {"seed": fold}
+
+    def make(self, cohort: Cohort) -> Split:
+        return fraction_split(cohort.subjects, self.seed, (self.train, self.validation, self.test))
 
 
 class FoldSplit(Strict):
@@ -39,11 +46,54 @@ class FoldSplit(Strict):
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the other folds")
     seed: int = Field(default=0, ge=0)
 
-    def make(self, subjects: tuple[str, ...]) -> Split:
-        return fold_split(subjects, self.folds, self.fold, self.seed, self.validation)
+    def in_fold(self, fold: int) -> dict[str, int]:
+        """What another fold of an experiment changes."""
+        return {"fold": fold}
+
+    def make(self, cohort: Cohort) -> Split:
+        return fold_split(cohort.subjects, self.folds, self.fold, self.seed, self.validation)
 
 
-SplitConfig = Annotated[FractionSplit | FoldSplit, Field(discriminator="kind")]
+class ColumnSplit(Strict):
+    """The subjects of some values of a column are the test fold, as when a site is left out."""
+
+    kind: Literal["column"] = "column"
+    column: str = Field(description="of participants.tsv, such as site; it need be no variable")
+    test: tuple[str, ...] = Field(
+        default=(), description="values to test on; by default the one that `fold` numbers"
+    )
+    fold: int = Field(
+        default=0, ge=0, description="which of the column's values, in sorted order, from 0"
+    )
+    validation: float = Field(default=0.1, gt=0, lt=1, description="share of the other subjects")
+    seed: int = Field(default=0, ge=0, description="of who validates")
+
+    @model_validator(mode="after")
+    def _either(self) -> ColumnSplit:
+        if self.test and self.fold:
+            raise ValueError(f"test names the values to test on, so fold {self.fold} says nothing")
+        return self
+
+    def in_fold(self, fold: int) -> dict[str, int]:
+        """What another fold of an experiment changes: the value left out, or who validates."""
+        return {"seed": fold} if self.test else {"fold": fold}
+
+    def make(self, cohort: Cohort) -> Split:
+        values = subject_column(cohort.root, self.column)
+        test = self.test or (self._value([values[s] for s in cohort.subjects if s in values]),)
+        return column_split(cohort.subjects, values, self.column, test, self.seed, self.validation)
+
+    def _value(self, values: Sequence[str]) -> str:
+        found = sorted({*values})
+        if self.fold >= len(found):
+            raise MetaVoxelError(
+                f'There is no fold {self.fold}: column "{self.column}" has {len(found)} values '
+                f"({', '.join(found)}), numbered from 0."
+            )
+        return found[self.fold]
+
+
+SplitConfig = Annotated[FractionSplit | FoldSplit | ColumnSplit, Field(discriminator="kind")]
 
 
 class JointTraining(Strict):

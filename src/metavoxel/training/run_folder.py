@@ -140,7 +140,7 @@ def _data_digest(cohort: Cohort) -> str:
 def split_of_run(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
     """The run's split, or a new one. People who left or joined the cohort since are an error."""
     if not folders.settings.exists():
-        return config.training.split.make(cohort.subjects)
+        return config.training.split.make(cohort)
     split = read_split(folders.split)
     changed = {*split.train, *split.validation, *split.test} ^ {*cohort.subjects}
     if changed:

@@ -63,8 +63,7 @@ class TrainingPlan(Strict):
             for key, value in {**common, **self.set, "training.seed": seed}.items():
                 _put(data, key.split("."), value)
             split = RunConfig.model_validate(data).training.split
-            which = "fold" if split.kind == "folds" else "seed"
-            data["training"]["split"] = {**split.model_dump(), which: fold}
+            data["training"]["split"] = split.model_dump() | split.in_fold(fold)
             config = RunConfig.model_validate(data)
         except ValidationError as error:
             raise explain(error, str(path)) from None
@@ -150,7 +149,9 @@ class ExperimentConfig(Strict):
 
     title: str
     cohort: Path | Simulation = Field(description="BIDS folder, or a simulated cohort's settings")
-    folds: tuple[int, ...] = Field(default=(0,), description="folds of the split, from 0")
+    folds: tuple[int, ...] = Field(
+        default=(0,), description="folds of the split, from 0; by a column: its values in order"
+    )
     seeds: tuple[int, ...] = Field(default=(0,), description="seeds of the training")
     set: dict[str, Any] = Field(
         default_factory=dict,

@@ -132,7 +132,7 @@ class Experiment:
 
     def split(self, run: Run) -> Split:
         first = next(iter(self.config.trainings))
-        return self.run_config(first, run).training.split.make(self.cohort.subjects)
+        return self.run_config(first, run).training.split.make(self.cohort)
 
     def tables(self, run: Run) -> tuple[Table, Table, Table]:
         """Training, validation and test records with images."""
