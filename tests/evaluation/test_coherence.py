@@ -23,9 +23,13 @@ from metavoxel.evaluation.coherence import (
     frequency_errors,
     harmful,
     holm,
-    one_record_each,
 )
-from metavoxel.evaluation.law_answers import LawAnswers, log_score, stated_evidence
+from metavoxel.evaluation.law_answers import (
+    LawAnswers,
+    log_score,
+    one_record_each,
+    stated_evidence,
+)
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.posterior.marginal import Marginal
 from random_laws import random_evidence, random_prior, seeded

@@ -125,6 +125,19 @@ def check_own_folds(this: Experiment, row: dict[str, Any], text: str) -> None:
     assert "Fréchet distance (gist features)" in text and "FID" not in text
 
 
+def check_coherence(found: dict[str, Any], text: str) -> None:
+    """Of both trainings, in both folds, about each fold's own test subjects."""
+    both = ["fold 0, seed 0", "fold 1, seed 0"]
+    assert {name: [*runs] for name, runs in found.items()} == {"ours": both, "coded": both}
+    for runs in found.values():
+        for each in runs.values():
+            assert each["subjects"] == 16
+            assert [c["of"] for c in each["chain_rule"]] == [["age", "sex"]]
+            assert each["chain_rule"][0]["max"] < 0.01
+    assert found["coded"]["fold 0, seed 0"]["frequencies"]["compared"] == 0  # it has no labels
+    assert "## Coherence of ours" in text and "| harmful additions |" in text
+
+
 def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every system answers for every test person of every fold; nothing is done twice."""
     path, out = write_plan(tmp_path), tmp_path / "out"
@@ -160,6 +173,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert everybody["group"] == "all" and everybody["n"] > 20
     assert f"| image \\| age, sex | all | {everybody['n']} |" in text
     assert "## Table 1" in text and "Table 2: age" in text
+    check_coherence(report["coherence"], text)
     check_memory(report["memorisation"]["ours"], text)
     check_own_folds(Experiment(read_experiment(path), tmp_path, out), report["images"][0], text)
     (measured,) = report["anatomy"]

@@ -19,7 +19,7 @@ from metavoxel.posterior.marginal import Marginal
 DRAWS = 10_000  # joint draws of a subject, for the frequencies of labels
 HARM, LEVEL = 0.01, 0.05  # a share of the marginal's score; of Holm's p
 _ADDITIONS, _PAIRS = 200, 10  # drawn at most
-_SUBJECTS, _FEW = 400, 50  # at most; for the chain rule and the draws
+_FEW = 50  # subjects of the chain rule and the draws, at most
 _LEAST = 10  # subjects of an addition
 _PARTS = 10  # of the draws
 _GROUP = 8  # cells of a marginal taken as one
@@ -157,12 +157,6 @@ def frequency_errors(posterior: ScalarPosterior, seed: int, draws: int = DRAWS) 
         tail = np.minimum(binom.cdf(k, n, p), binom.sf(k - 1, n, p))
         out.append(norm.isf(np.minimum(tail, 0.5)).ravel())
     return np.concatenate(out)
-
-
-def one_record_each(subjects: Sequence[str], seed: int, most: int = _SUBJECTS) -> np.ndarray:
-    """The rows (n,) of one record of each subject, of so many subjects at most, in their order."""
-    _, rows = np.unique(np.asarray(subjects), return_index=True)
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
 def coherence(answers: LawAnswers, seed: int) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 
+from metavoxel.evaluation.cohort import Table
+from metavoxel.evaluation.systems import Kept, SystemAnswers
 from metavoxel.inference.ask import BATCH, IMAGES
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.evidence import Evidence
 from metavoxel.posterior.law import ScalarPosterior
 from metavoxel.posterior.marginal import Marginal
+
+_SUBJECTS = 400  # at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,24 @@ class LawAnswers:
             number = isinstance(stated, Marginal)
             out[rows] = stated.crps(truth) if number else log_score(stated, truth.astype(int))
         return out
+
+
+def answers_about(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> LawAnswers:
+    """About one record of each subject of a table; the evidence is kept for the next time."""
+    rows, found = one_record_each(table.subjects, seed), kept.read("evidence")
+    if found is None:
+        stated = stated_evidence(model, {v: table.images[v][rows] for v in model.schema.images})
+        found = SystemAnswers({k: x.cpu().numpy() for k, x in vars(stated).items()})
+        kept.write("evidence", found)
+    evidence = {k: torch.from_numpy(x).to(model.device) for k, x in found.points.items()}
+    truth = {v: x[rows] for v, x in table.scalars.items() if v in model.schema.scalars}
+    return LawAnswers(model, Evidence(**evidence), truth)
+
+
+def one_record_each(subjects: Sequence[str], seed: int, most: int = _SUBJECTS) -> np.ndarray:
+    """The rows (n,) of one record of each subject, of so many subjects at most, in their order."""
+    _, rows = np.unique(np.asarray(subjects), return_index=True)
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from metavoxel.api import Model, load
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation import figures
-from metavoxel.evaluation.coherence import coherence, one_record_each
+from metavoxel.evaluation.coherence import coherence
 from metavoxel.evaluation.cohort import (
     Parts,
     Table,
@@ -32,7 +32,7 @@ from metavoxel.evaluation.cohort import (
     join,
     read_parts,
 )
-from metavoxel.evaluation.law_answers import LawAnswers, stated_evidence
+from metavoxel.evaluation.law_answers import answers_about
 from metavoxel.evaluation.markdown import as_markdown
 from metavoxel.evaluation.page import write_page
 from metavoxel.evaluation.scoring import (
@@ -58,7 +58,6 @@ from metavoxel.inference.calibration import Calibration, calibrate
 from metavoxel.inference.limits import check_samples, check_seed
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, json_text, read_checksums
-from metavoxel.posterior.evidence import Evidence
 from metavoxel.schema import Schema
 from metavoxel.version import __version__
 
@@ -121,18 +120,21 @@ def _evaluated(
     evaluation, training = _answered(
         loaded, Path(folder), parts, table, samples, seed, kept, console
     )
+    network = loaded.network
     report = {
         **_about(Path(folder), bids, evaluation, samples, seed),
         "training_records": training,
         "scores": score_systems(evaluation),
         "gains": compare_systems(evaluation),
         "pit": pit_of_systems(evaluation),
-        "coherence": _coherence(loaded.network, table, seed, kept),
+        "coherence": None
+        if network.law is None
+        else coherence(answers_about(network, table, seed, kept), seed),
         "seconds_per_record": {
             k: v.seconds / len(table) for k, v in evaluation.systems.items() if v.seconds
         },
     }
-    _write(place, evaluation, report, _montages(loaded.network, table, seed, kept))
+    _write(place, evaluation, report, _montages(network, table, seed, kept))
     return report
 
 
@@ -237,23 +239,6 @@ def _about(
         "reference": evaluation.reference,
         "calibration": {v: c.to_json() for v, c in evaluation.calibrations.items()},
     }
-
-
-def _coherence(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str, Any] | None:
-    """Of the answers about one record of each subject; None where no law states them."""
-    if model.law is None:
-        return None
-    rows, found = one_record_each(table.subjects, seed), kept.read("evidence")
-    if found is None:
-        evidence = stated_evidence(model, {v: x[rows] for v, x in table.images.items()})
-        found = SystemAnswers({k: x.cpu().numpy() for k, x in vars(evidence).items()})
-        kept.write("evidence", found)
-    evidence = Evidence(
-        **{k: torch.from_numpy(x).to(model.device) for k, x in found.points.items()}
-    )
-    return coherence(
-        LawAnswers(model, evidence, {v: x[rows] for v, x in table.scalars.items()}), seed
-    )
 
 
 def _montages(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str, Figure]:
