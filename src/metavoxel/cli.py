@@ -380,6 +380,13 @@ def evaluate(
         bool,
         typer.Option("--external", help="the people are others than the model's, if of equal name"),
     ] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="scores by this variable or column, such as site; may be given again "
+            "(default: the categorical variables)"
+        ),
+    ] = None,
 ) -> None:
     """Score a model on people it never saw: every scalar given the images, beside baselines.
 
@@ -389,7 +396,7 @@ def evaluate(
     from metavoxel.evaluation.report import as_markdown
     from metavoxel.evaluation.report import evaluate as run
 
-    report = run(model, bids, out, samples, seed, errors, any_preparation, external)
+    report = run(model, bids, out, samples, seed, errors, any_preparation, external, by or ())
     sys.stdout.write(as_markdown(report))
 
 

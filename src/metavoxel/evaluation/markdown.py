@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metavoxel.evaluation.coherence import coherence_rows
+from metavoxel.evaluation.groups import groups_markdown
 from metavoxel.evaluation.measures import HEADLINE
 from metavoxel.evaluation.scores import Score
 
@@ -27,7 +28,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     for v, by_system in scores.items():
         cells = [str(headline(by_system[s])) if s in by_system else "-" for s in systems]
         lines.append(f"| {v} (n = {count(by_system)}) | {' | '.join(cells)} |")
-    lines += ["", *_calibration(scores), "", *_coherence(report)]
+    lines += ["", *_calibration(scores), "", *groups_markdown(report), *_coherence(report)]
     seconds = ", ".join(f"{s}: {x:.3g} s" for s, x in report["seconds_per_record"].items())
     return "\n".join([*lines, f"Time per record: {seconds}.", ""])
 

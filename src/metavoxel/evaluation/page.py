@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from metavoxel.evaluation import plots
 from metavoxel.evaluation.coherence import coherence_rows
+from metavoxel.evaluation.groups import groups_html
 from metavoxel.evaluation.hypertext import cell, facts, picture, table, write_html
 from metavoxel.evaluation.markdown import count, headline
 from metavoxel.evaluation.measures import MEASURES
@@ -46,6 +47,7 @@ def write_page(
         "<h2>Compared on the same records</h2>",
         _gains(report),
         *_variables(evaluation, report),
+        groups_html(report),
         _coherence(report),
         "<h2>Images</h2>",
         '<p class="soft">Unseen images, what the autoencoder leaves of them, and images of nobody.'

@@ -32,6 +32,7 @@ from metavoxel.evaluation.cohort import (
     join,
     read_parts,
 )
+from metavoxel.evaluation.groups import groupings, score_groups
 from metavoxel.evaluation.law_answers import answers_about
 from metavoxel.evaluation.markdown import as_markdown
 from metavoxel.evaluation.page import write_page
@@ -75,20 +76,24 @@ def evaluate(
     console: Console,
     any_preparation: bool = False,
     external: bool = False,
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Ask a model for every scalar of people it never saw given their images; write the scores.
 
     Writes report.html, report.json, report.md, scores.csv, answers.csv and a montage of unseen and
     generated images to `out`; what is answered is kept in `out`/answers, so that an interrupted
-    evaluation goes on. Raises MetaVoxelError if `out` holds anything but an evaluation, if the
-    cohort shares subjects with the model's
-    training but none with its test subjects (unless `external` says that they are other people),
-    or its scans were prepared otherwise than the training scans (unless `any_preparation`).
+    evaluation goes on. Scores stand by group of every name in `by`, a variable or a column of the
+    tables; by the categorical variables if it is empty. Raises MetaVoxelError if `out` holds
+    anything but an evaluation, if the cohort shares subjects with the model's training but none
+    with its test subjects (unless `external` says that they are other people), or its scans were
+    prepared otherwise than the training scans (unless `any_preparation`).
     """
     samples, seed = check_samples(samples, least=1), check_seed(seed)
     with holding(out, COMMAND) as place:  # before anything that takes long
         place.check_free(*_FILES)
-        return _evaluated(folder, bids, place, samples, seed, console, any_preparation, external)
+        return _evaluated(
+            folder, bids, place, samples, seed, console, any_preparation, external, by
+        )
 
 
 def _evaluated(
@@ -100,6 +105,7 @@ def _evaluated(
     console: Console,
     any_preparation: bool,
     external: bool,
+    by: Sequence[str],
 ) -> dict[str, Any]:
     loaded = load(folder, any_preparation=any_preparation)
     parts = read_parts(bids, loaded.schema, read_split(Path(folder) / "split.json"), external)
@@ -109,6 +115,7 @@ def _evaluated(
             f"{bids}: none of the {len(table)} records to score has a value for any of "
             f"{', '.join(table.scalars)}. Fill in participants.tsv."
         )
+    groups = groupings(bids, parts.test.schema, table, by)
     if not any_preparation:
         check_preparation(loaded.preparation, parts.test, table)
     console.print(f"{len(table)} records of {parts.people}", highlight=False, soft_wrap=True)
@@ -127,6 +134,7 @@ def _evaluated(
         "scores": score_systems(evaluation),
         "gains": compare_systems(evaluation),
         "pit": pit_of_systems(evaluation),
+        "groups": score_groups(evaluation, groups),
         "coherence": None
         if network.law is None
         else coherence(answers_about(network, table, seed, kept), seed),
