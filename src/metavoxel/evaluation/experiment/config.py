@@ -161,6 +161,12 @@ class ExperimentConfig(Strict):
     systems: dict[str, SystemPlan]
     questions: tuple[str, ...] = Field(description='such as "age | image, sex"')
     reference: str = Field(description="the system that the others are compared with")
+    margins: dict[str, float] = Field(
+        default_factory=dict,
+        description="by scalar: how much worse than another system the reference may be and still "
+        "be called no worse, in the variable's unit or as a share of right labels; set before "
+        "looking",
+    )
     baselines: bool = Field(default=True, description="population mean, and ridge on the voxels")
     images: ImagesPlan | None = None
 
@@ -184,8 +190,13 @@ class ExperimentConfig(Strict):
             known(drawn, [*plan.memorisation], "training among those of images.trainings,")
             if plan.anatomy is not None:
                 known(dict.fromkeys(plan.given), [plan.anatomy.along], "given variable")
-        for text in self.questions:
-            parse_question(text)
+        asked = {v for text in self.questions for v in parse_question(text).asked}
+        known(dict.fromkeys(asked), [*self.margins], "question that asks for")
+        for name, margin in self.margins.items():
+            if not margin > 0:
+                raise MetaVoxelError(
+                    f"{where}: the margin of {name} is {margin:g}. Set it above 0."
+                )
         for name, system in self.systems.items():
             kinds = system.training, system.specialists or None, system.multitask
             if sum(kind is not None for kind in kinds) != 1:

@@ -247,11 +247,21 @@ def _gain(
     if system == reference or reference not in by_system:
         return None
     ours, theirs = by_system[reference], by_system[system]
+    pairs = paired(ours, theirs)
+    if pairs is None:
+        return None
+    i, j = pairs
+    points = {reference: ours.point[i], system: theirs.point[j]}
+    people = Bootstrap([str(theirs.subjects[k]) for k in j])
+    return gains(theirs.truth[j], points, reference, number, people)[system].to_json()
+
+
+def paired(ours: Pooled, theirs: Pooled) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where the records that both have answered stand in each (n,), fold by fold and seed by seed;
+    None if there are none."""
     own = {cell: i for i, cell in enumerate(ours.cells)}
     pairs = [(own[c], j) for j, c in enumerate(theirs.cells) if c in own]
     if not pairs:
         return None
     i, j = np.array(pairs).T
-    points = {reference: ours.point[i], system: theirs.point[j]}
-    people = Bootstrap([str(theirs.subjects[k]) for k in j])
-    return gains(theirs.truth[j], points, reference, number, people)[system].to_json()
+    return i, j

@@ -33,6 +33,7 @@ from metavoxel.evaluation.experiment.generated import (
 )
 from metavoxel.evaluation.experiment.pieces import Pieces, helpers
 from metavoxel.evaluation.experiment.results import collect, scored
+from metavoxel.evaluation.experiment.verdicts import verdict_rows, verdict_table
 from metavoxel.evaluation.experiment.work import Experiment, work
 from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
 from metavoxel.files.owned import holding
@@ -91,7 +92,8 @@ def _help(path: Path, out: Path) -> None:
 
 
 def _report(this: Experiment, pieces: Pieces) -> str:
-    rows = scored(this, collect(this))
+    answers = collect(this)
+    rows, verdicts = scored(this, answers), verdict_rows(this, answers)
     images = image_rows(this)
     report = {
         "title": this.config.title,
@@ -99,6 +101,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
         "runs": [str(run) for run in this.runs],
         "reference": this.config.reference,
         "answers": rows,
+        "verdicts": verdicts,
         "coherence": coherences(this),
         "images": images,
         "images_by_group": group_rows(this),
@@ -111,6 +114,8 @@ def _report(this: Experiment, pieces: Pieces) -> str:
         "torch": torch.__version__,
     }
     found = _tables(this, rows, images)
+    if verdicts:
+        found[f"What is shown of {this.config.reference}"] = verdict_table(verdicts)
     figures = figures_of(this, rows, images)
     for name, fig in figures.items():
         with atomic_write(this.out / "figures" / f"{name}.png") as temporary:
