@@ -42,6 +42,7 @@ _LARGE = 10**9  # bytes, from which comparing checksums takes seconds, which is 
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
+NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Measured = Annotated[  # None where it is no finite number
     float | None, Field(strict=True), AfterValidator(lambda x: _with_nulls(x))
 ]
@@ -111,8 +112,8 @@ class Posterior(Strict):
 
     prior: Prior
     temperatures: dict[str, Positive]
-    shift: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-    sharing: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+    shifts: dict[str, dict[str, NotNegative]]
+    sharing: NotNegative
 
 
 class Latents(Strict):

@@ -127,6 +127,8 @@ def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibratio
     for key, fits in (
         ("prior", sizes == (len(schema.continuous), counts)),
         ("temperatures", saved.temperatures.keys() == {*schema.scalars}),
+        ("shifts", saved.shifts.keys() <= {*schema.continuous}),
+        ("shifts", all(x.keys() <= {*schema.categorical} for x in saved.shifts.values())),
     ):
         if not fits:
             raise MetaVoxelError(
@@ -135,7 +137,7 @@ def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibratio
             )
     with reading(path, "the prior of this model"):
         prior = ScalarPrior(**saved.prior.model_dump())
-    return prior, Calibration(saved.temperatures, saved.shift, saved.sharing)
+    return prior, Calibration(saved.temperatures, saved.shifts, saved.sharing)
 
 
 def _posterior(law: ScalarLaw) -> dict[str, Any]:

@@ -136,7 +136,9 @@ def test_knowing_a_number_moves_another_that_was_stated_with_it():
 
 def test_a_temperature_of_one_changes_nothing(prior):
     evidence = random_evidence(3, prior, seeded(6))
-    same = evidence.calibrated(torch.ones(3), torch.ones(5), 1.0, prior.frequencies, COUNTS)
+    same = evidence.calibrated(
+        torch.ones(3), torch.ones(2), torch.ones(3, 2), prior.frequencies, COUNTS
+    )
     for a, b in zip(vars(evidence).values(), vars(same).values(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -146,12 +148,12 @@ def test_a_temperature_is_a_power_of_the_likelihood(prior):
     evidence = random_evidence(3, prior, seeded(7))
     alone = evidence.precision.diagonal(dim1=1, dim2=2).diag_embed()
     evidence = Evidence(**{**vars(evidence), "precision": alone, "shift": 0 * evidence.shift})
-    numbers, labels = torch.tensor([2.0, 1, 4]).double(), torch.tensor([3.0] * 2 + [1.0] * 3)
-    less = evidence.calibrated(numbers, labels, 1.0, prior.frequencies, COUNTS)
+    numbers, labels = torch.tensor([2.0, 1, 4]).double(), torch.tensor([3.0, 1.0])
+    less = evidence.calibrated(numbers, labels, torch.ones(3, 2), prior.frequencies, COUNTS)
     before, after = evidence.factor(), less.factor()
     torch.testing.assert_close(after.linear, before.linear / numbers)
     torch.testing.assert_close(after.precision, before.precision / numbers)
-    torch.testing.assert_close(after.unary, before.unary / labels)
+    torch.testing.assert_close(after.unary, before.unary / torch.tensor([3.0] * 2 + [1.0] * 3))
     tilts = [(x.probabilities / prior.frequencies).log() for x in (less, evidence)]
     now, was = (tilt[:, 0] - tilt[:, 1] for tilt in tilts)
     torch.testing.assert_close(3 * now, was)
@@ -162,7 +164,11 @@ def test_any_temperature_leaves_a_distribution(factor, prior):
     """The hotter, the nearer to the prior."""
     evidence = random_evidence(3, prior, seeded(8))
     less = evidence.calibrated(
-        torch.full((3,), factor), torch.full((5,), factor), 1.0, prior.frequencies, COUNTS
+        torch.full((3,), factor),
+        torch.full((2,), factor),
+        torch.ones(3, 2),
+        prior.frequencies,
+        COUNTS,
     )
     assert bool((torch.linalg.eigvalsh(less.precision) > -1e-9).all())
     if factor > 1e5:
@@ -176,6 +182,8 @@ def test_any_temperature_leaves_a_distribution(factor, prior):
 def test_without_shifts_a_label_says_nothing_more_of_a_number(prior):
     """Under the independent prior: what the image says of a number is then the same for all."""
     evidence = random_evidence(3, prior, seeded(9))
-    alike = evidence.calibrated(torch.ones(3), torch.ones(5), 0.0, prior.frequencies, COUNTS)
+    alike = evidence.calibrated(
+        torch.ones(3), torch.ones(2), torch.zeros(3, 2), prior.frequencies, COUNTS
+    )
     found = stated(alike, prior)
     torch.testing.assert_close(found.mean, evidence.mean[:, None].expand_as(found.mean))

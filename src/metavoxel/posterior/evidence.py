@@ -105,24 +105,28 @@ class Evidence:
         self,
         numbers: Tensor,
         labels: Tensor,
-        shift: Tensor | float,
+        shifts: Tensor,
         frequencies: Tensor,
         counts: Sequence[int],
     ) -> Evidence:
-        """The likelihood to the power of one over temperatures: of numbers (V,), and of the logits
-        of labels (D,); what it says of a number for one label rather than another times `shift`.
+        """The likelihood to the power of one over temperatures, of `numbers` (V,) and of the logits
+        of `labels` (L,); what it says of a number for one label rather than another times `shifts`
+        (V, L).
 
         So the surer an image is of a number, the less its mean moves towards that of the cohort.
         """
         one = torch.eye(self.mean.shape[1]).to(self.precision)
         root = numbers.rsqrt()
+        widths = torch.tensor([*counts], dtype=torch.long, device=self.mean.device)
         precision = root[:, None] * self.precision * root
-        sides = torch.cat([self.mean[..., None], shift * self.shift], 2)
+        sides = torch.cat(
+            [self.mean[..., None], shifts.repeat_interleave(widths, 1) * self.shift], 2
+        )
         said = ((one + self.precision) @ sides) / numbers[:, None]
-        mean, shifts = torch.linalg.solve(one + precision, said).split([1, sides.shape[2] - 1], 2)
-        logits = self.logits / labels
+        mean, shift = torch.linalg.solve(one + precision, said).split([1, sides.shape[2] - 1], 2)
+        logits = self.logits / labels.repeat_interleave(widths)
         tilted = probabilities(logits, frequencies, counts)
-        return Evidence(mean[..., 0], precision, self.exponents, shifts, logits, tilted)
+        return Evidence(mean[..., 0], precision, self.exponents, shift, logits, tilted)
 
 
 def probabilities(logits: Tensor, frequencies: Tensor, counts: Sequence[int]) -> Tensor:

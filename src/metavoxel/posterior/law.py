@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,14 @@ class Calibration:
     """Constants of the law, fitted to evidence about subjects that its network did not see.
 
     The likelihood that images state counts to the power of 1 / temperature, by scalar.
-    `shift` multiplies what an image says of a number for one label rather than another. `sharing`
-    multiplies the exponents by which the prior's couplings apply beside images: at 0 the prior
+    `shifts[number][scalar]` multiplies what an image says of the number for one label of the scalar
+    rather than another (default: 1). `sharing` multiplies the exponents by which the prior's couplings apply beside images: at 0 the prior
     counts in full, and what an image shows of two variables counts twice; the larger, the more an
     image speaks for itself.
     """
 
     temperatures: Mapping[str, float]
-    shift: float = 1.0
+    shifts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sharing: float = 1.0
 
 
@@ -68,15 +68,14 @@ class ScalarLaw(nn.Module):
 
     def calibrated(self, evidence: Evidence) -> Evidence:
         """The evidence, as sure as the calibration lets it be."""
-        factors = self.calibration.temperatures
-        numbers = evidence.mean.new_tensor([factors[v] for v in self.numbers])
-        labels = evidence.mean.new_tensor(
-            [factors[v] for v, k in self.labels.items() for _ in range(k)]
-        )
-        prior = self.prior
-        return evidence.calibrated(
-            numbers, labels, self.calibration.shift, prior.frequencies, prior.counts
-        )
+        fitted, like, prior = self.calibration, evidence.mean, self.prior
+        numbers = like.new_tensor([fitted.temperatures[v] for v in self.numbers])
+        labels = like.new_tensor([fitted.temperatures[v] for v in self.labels])
+        shifts = like.new_ones(len(self.numbers), len(self.labels))
+        for i, v in enumerate(self.numbers):
+            for j, w in enumerate(self.labels):
+                shifts[i, j] = fitted.shifts.get(v, {}).get(w, 1.0)
+        return evidence.calibrated(numbers, labels, shifts, prior.frequencies, prior.counts)
 
     def posterior(
         self,

@@ -31,7 +31,7 @@ from metavoxel.training.seeds import generator
 _SUBSETS = 8  # of known scalars, asked of every record
 _ROUNDS = 60
 # Standard deviations of the priors, in logarithms: of the temperature that scalars have in common,
-# of what they differ from it by, of the factor on shifts, of the sharing.
+# of what they differ from it by, of the factors on shifts, of the sharing.
 _COMMON, _APART, _SHIFT, _SHARING = 0.5, 0.5, 1.0, 1.0
 _BATCH = 64
 
@@ -148,33 +148,39 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
     """The constants under which held-out evidence makes what is true of its records likeliest.
 
     Maximum a posteriori, of random subsets given others: the logarithms of the temperatures are
-    N(mu, 0.5^2), mu is N(0, 0.5^2), those of the factor on shifts and of the sharing N(0, 1).
+    N(mu, 0.5^2), mu is N(0, 0.5^2), those of the factors on shifts and of the sharing N(0, 1).
     """
-    names, counts = law.names, law.prior.counts
-    values = torch.zeros(len(names) + 3, dtype=torch.float64, requires_grad=True)
-    widths = torch.tensor([*law.labels.values()], dtype=torch.long)
-    frequencies = law.prior.frequencies.cpu()
+    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()  # noqa: N806
+    values = torch.zeros(2 + V + L + V * L, dtype=torch.float64, requires_grad=True)
+    spread = values.new_tensor([_COMMON, _SHARING, *[_APART] * (V + L), *[_SHIFT] * (V * L)])
     draw = generator(seed, 6)
     asked = [_questions(group.observed, draw) for group in groups]
     laws = [ScalarLaw(law.numbers, law.labels, group.prior) for group in groups]
 
+    def constants() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        common, sharing, numbers, labels, shifts = values.split([1, 1, V, L, V * L])
+        temperatures = (common + numbers).exp(), (common + labels).exp()
+        return *temperatures, shifts.exp().view(V, L), sharing.exp()
+
     def loss() -> Tensor:
-        factors, shift, sharing = (values[0] + values[3:]).exp(), values[1].exp(), values[2].exp()
-        numbers, labels = factors.split([len(law.numbers), len(law.labels)])
-        labels, total = labels.repeat_interleave(widths), values.new_zeros(())
+        numbers, labels, shifts, sharing = constants()
+        total = (values / spread).square().sum() / 2
         for group, own, questions in zip(groups, laws, asked, strict=True):
-            evidence = group.evidence.calibrated(numbers, labels, shift, frequencies, counts)
+            evidence = group.evidence.calibrated(
+                numbers, labels, shifts, frequencies, law.prior.counts
+            )
             kept = own.kept(evidence, sharing)
             for known, unknown in questions:
                 each = own.log_likelihood(evidence, group.scalars, known, unknown, kept=kept)
                 total = total - each.sum() / len(questions)
-        spread = values.new_tensor([_COMMON, _SHIFT, _SHARING, *[_APART] * len(names)])
-        return total + (values / spread).square().sum() / 2
+        return total
 
     minimise(loss, [values], _ROUNDS)
-    values = values.detach()
-    fitted = dict(zip(names, (values[0] + values[3:]).exp().tolist(), strict=True))
-    return Calibration(fitted, float(values[1].exp()), float(values[2].exp()))
+    with torch.no_grad():
+        numbers, labels, shifts, sharing = constants()
+    temperatures = dict(zip(law.names, torch.cat([numbers, labels]).tolist(), strict=True))
+    rows = (dict(zip(law.labels, row, strict=True)) for row in shifts.tolist())
+    return Calibration(temperatures, dict(zip(law.numbers, rows, strict=True)), float(sharing))
 
 
 def answers_of(
