@@ -23,9 +23,9 @@ class Calibration:
 
     The likelihood that images state counts to the power of 1 / temperature, by scalar.
     `shifts[number][scalar]` multiplies what an image says of the number for one label of the scalar
-    rather than another (default: 1). `sharing` multiplies the exponents by which the prior's couplings apply beside images: at 0 the prior
-    counts in full, and what an image shows of two variables counts twice; the larger, the more an
-    image speaks for itself.
+    rather than another (default: 1). `sharing` multiplies the exponents by which the prior's
+    couplings apply beside images: at 0 the prior counts in full, and what an image shows of two
+    variables counts twice; the larger, the more an image speaks for itself.
     """
 
     temperatures: Mapping[str, float]
