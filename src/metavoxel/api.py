@@ -165,7 +165,7 @@ class Model:
     ) -> ImageAnswer:
         """The image of `record` as it would be with the values in `set`, all else the same.
 
-        `record` holds the image and whatever is known of the person. Values that it lacks are
+        `record` holds the image and whatever is known of the subject. Values that it lacks are
         first read off the image, in one evaluation, so that the change starts from somewhere.
         """
         name = self._image(variable)
@@ -220,7 +220,7 @@ class Model:
         return sampling
 
     def _needs_no_samples(self, query: Query, sampling: SamplingConfig) -> bool:
-        """One evaluation gives the whole distribution of every scalar by the law; without it, of a
+        """One evaluation gives the joint posterior of the scalars; where they diffuse, of a
         single categorical."""
         return self.network.law is not None or (
             sampling.point == "one_evaluation"

@@ -88,11 +88,11 @@ def schema(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="folder to write, as a BIDS dataset")],
-    subjects: Annotated[int, typer.Option(help="number of people")] = 400,
+    subjects: Annotated[int, typer.Option(help="number of subjects")] = 400,
     seed: Seed = 0,
     resolution: Annotated[float, typer.Option(help="voxel size in mm")] = 4.0,
     missing: Annotated[float, typer.Option(help="share of the table's cells left n/a")] = 0.2,
-    slices: Annotated[bool, typer.Option("--slices", help="2D: one axial PNG a person")] = False,
+    slices: Annotated[bool, typer.Option("--slices", help="2D: one axial PNG a subject")] = False,
 ) -> None:
     """Simulate a cohort from the MNI152 template by a known causal model, with the exact truth."""
     from rich.progress import Progress
@@ -378,7 +378,9 @@ def evaluate(
     any_preparation: AnyPreparation = False,
     external: Annotated[
         bool,
-        typer.Option("--external", help="the people are others than the model's, if of equal name"),
+        typer.Option(
+            "--external", help="the subjects are others than the model's, if of equal name"
+        ),
     ] = False,
     by: Annotated[
         list[str] | None,
@@ -388,10 +390,10 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score a model on people it never saw: every scalar given the images, beside baselines.
+    """Score a model on test subjects: every scalar given the images, beside baselines.
 
     Of a cohort with the model's training subjects only its test subjects count; a cohort of other
-    people counts whole.
+    subjects counts whole.
     """
     from metavoxel.evaluation.report import as_markdown
     from metavoxel.evaluation.report import evaluate as run

@@ -30,7 +30,7 @@ from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Schema
 from metavoxel.settings import Strict
 
-EVIDENCE = "(evidence)"  # the head that states what the images say of all scalars; no variable
+EVIDENCE = "(evidence)"  # the head that states the evidence of the images; no variable
 SCALARS = "scalars"  # the loss of them all
 
 
@@ -87,8 +87,8 @@ class MetaVoxel(nn.Module):
 
     Raw values are tensors by variable: images (B, C, *grid) in [0, 1], continuous (B,) in their
     unit, categorical (B,) label indices. Encoded, they are the z of the joint process. With `law`
-    the scalars do not diffuse: the network states what the images, noisy or clean, say of all of
-    them at once, and Bayes' rule gives p(scalars | images, known scalars). Without it every
+    the scalars do not diffuse: the network states the images' likelihood, noisy or clean, for all
+    of them at once, and Bayes' rule gives p(scalars | images, known scalars). Without it every
     variable diffuses (the paper).
     """
 
@@ -139,7 +139,7 @@ class MetaVoxel(nn.Module):
         return lambda images, times, asked: self(z | images, t | times, asked)
 
     def evidence(self, z: State, t: Times) -> Evidence:
-        """What the images z_t say of all scalars, in one evaluation of the network."""
+        """The evidence of the images z_t about all scalars, in one evaluation of the network."""
         assert self.law is not None
         return self.law.calibrated(self._stated(z, t))
 
@@ -226,7 +226,7 @@ class MetaVoxel(nn.Module):
         return process.informed(prediction, z[name], t[name], scalars)
 
     def _shown(self, z: State, t: Times) -> State:
-        """z_t as the network is shown it."""
+        """The network's inputs at z_t."""
         shown = self.process.seen({v: z[v] for v in self.process}, t)
         if self.law is None:
             return {v: shown[v] for v in self.schema}
@@ -307,7 +307,7 @@ class MetaVoxel(nn.Module):
         """-log p(asked scalars | images, known), the mean over a batch, of these `rows` (B,)."""
         assert self.law is not None
         asked = {v: observed[v] & ~known[v] & rows for v in known}
-        # That surer evidence costs the prior's couplings holds it back; with these taken as given,
+        # Surer evidence costs the prior's couplings, which holds it back; with these as given,
         # 256 subjects of the demo were overfitted (1.13 for 0.84 on its validation subjects).
         likelihood = self.law.log_likelihood(evidence, z0, known, asked)
         return -torch.where(rows, likelihood, 0).mean().float()

@@ -180,7 +180,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     truth = read_table(out / "cohort" / "derivatives" / "truth" / "participants.tsv")
     people = [row.cells for row in truth.rows]
     age, brain = (np.array([float(x[c]) for x in people]) for c in ("age", "brain_volume"))
-    x, y = (np.array(v, dtype=float) for v in measured["values"]["test people, measured"])
+    x, y = (np.array(v, dtype=float) for v in measured["values"]["test subjects, measured"])
     known = ~np.isnan(x)
     assert known.sum() > 20 and {*zip(x[known], y[known], strict=True)} <= {
         *zip(age, brain, strict=True)

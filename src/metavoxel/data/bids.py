@@ -124,7 +124,7 @@ def _read(root: Path, schema: Schema) -> tuple[Cohort, Sequence[tuple[Line, BadC
 
 
 def _scalars(said: Told, visit: Visit) -> Values:
-    """A visit's own values, and those of the person that no table gives for the visit."""
+    """A visit's own values, and those of the subject that no table gives for the visit."""
     spoken = said.spoken.get(visit, frozenset())
     person = said.persons.get(visit[0], {})
     return {**{v: x for v, x in person.items() if v not in spoken}, **said.visits.get(visit, {})}
@@ -152,7 +152,7 @@ def _unmatched(path: Path, listed: Collection[str], visits: Mapping[Visit, objec
 def _check_visits(tables: Tables, scans: Scans) -> None:
     """Refuse tables that name visits, if no line is of a scanned one. Raises MetaVoxelError.
 
-    A scan without a session is of the person's line, where there is one.
+    A scan without a session is of the subject's line, where there is one.
     """
     named = _ids(line.visit for line in tables.lines if line.session is not None)
     scanned = _ids((f.subject, f.session) for f in (*scans.files, *scans.dead))

@@ -224,11 +224,11 @@ class CausalModel:
         return {**self.measurements, **self.clinical}
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Person, ...]:
-        """n independent people."""
+        """n independent subjects."""
         return tuple(self.draw(rng) for _ in range(n))
 
     def draw(self, rng: np.random.Generator) -> Person:
-        """One person."""
+        """One subject."""
         age = float(rng.uniform(self.youngest, self.oldest))
         sex = int(rng.integers(len(SEXES)))
         stage = int(rng.choice(len(DIAGNOSES), p=self.diagnosis_given_age(np.array([age]))[0]))

@@ -22,7 +22,7 @@ from metavoxel.schema import Categorical, Continuous
 from metavoxel.words import described_as_missing, is_missing, key
 
 FEW = 10  # this many whole numbers or fewer, in a column nothing describes, are labels
-_ROOM = 0.1  # of its width, which a range leaves on either side for people who come later
+_ROOM = 0.1  # of its width, which a range leaves on either side for subjects who come later
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _numbers(cells: Sequence[Cell]) -> list[float]:
 
 
 def roomy(low: float, high: float) -> tuple[float, float]:
-    """A range with room for people who come later, in round numbers.
+    """A range with room for subjects who come later, in round numbers.
 
     It does not cross 0 where the numbers do not.
     """

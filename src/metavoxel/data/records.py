@@ -1,4 +1,4 @@
-"""One person at one visit."""
+"""One subject at one visit."""
 
 from __future__ import annotations
 

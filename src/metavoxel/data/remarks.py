@@ -85,7 +85,7 @@ def _cut_off(tables: Tables, schema: Schema) -> list[str]:
 def _standing_in(
     tables: Tables, schema: Schema, told: Told, visits: Collection[Visit]
 ) -> list[str]:
-    """Numbers change from visit to visit: of a person with several, it is said that one stands for
+    """Numbers change from visit to visit: of a subject with several, it is said that one stands for
     all."""
     several = Counter(subject for subject, _ in visits)
     numbers = [v for v, kind in schema.continuous.items() if kind.codes is None]

@@ -1,7 +1,7 @@
 """A simulated cohort: T1w scans grown by a known causal model, as BIDS, with the exact truth.
 
 The clinical variables and measurements are drawn as in `metavoxel.data.causal`, the scans grown
-from them as in `metavoxel.data.anatomy`. A scan depends on the person through the measurements
+from them as in `metavoxel.data.anatomy`. A scan depends on the subject through the measurements
 alone, so p(variable | measurements), exact by quadrature, is the best that anyone could say given
 the scan. It is in derivatives/truth; a 2D slice does not show the hippocampi, so there it is given
 the other measurements. Given other columns beside the scan, `CausalModel.posterior` has it.
@@ -62,8 +62,8 @@ def simulate(
     """Write a simulated cohort to `out` as a BIDS dataset.
 
     Every cell of participants.tsv is n/a with probability `missing`; the complete table, the
-    measurements and the exact posterior of every person are in derivatives/truth. With `slices`
-    each person is one axial PNG through the ventricles, not a NIfTI volume. Person i depends on
+    measurements and the exact posterior of every subject are in derivatives/truth. With `slices`
+    each subject is one axial PNG through the ventricles, not a NIfTI volume. Subject i depends on
     (seed, i) alone. Scans that are there already are kept, so an interrupted call can be repeated
     and a cohort extended. `progress` is called with (done, subjects); `jobs` processes work, by
     default as many as pay. Raises MetaVoxelError for settings that cannot be, or a folder that
@@ -100,7 +100,7 @@ def _written(subjects: int, slices: bool) -> list[str]:
 
 
 def name(index: int) -> str:
-    """The participant id of person number `index`."""
+    """The participant id of subject number `index`."""
     return f"sub-{index + 1:04d}"
 
 
@@ -123,7 +123,7 @@ def _check(subjects: int, seed: int, resolution: float, missing: float, jobs: in
 
 
 def _begin(place: OwnedFolder, settings: dict[str, Any], subjects: int) -> None:
-    """Refuse a folder that holds another simulation, more people, or others' files where ours go;
+    """Refuse a folder that holds another simulation, more subjects, or others' files where ours go;
     list what is to be written."""
     path = place.folder / SETTINGS
     if SETTINGS in place.listed() and path.exists():
@@ -151,7 +151,7 @@ def _write_volume(out: Path, index: int, person: Person, seed: int, resolution: 
     levels, affine = _scan(index, person, seed, resolution)
     image = nib.Nifti1Image(levels, affine)
     image.header.set_xyzt_units("mm")
-    # No time stamp in the archive: the same person is the same file, byte for byte.
+    # No time stamp in the archive: the same subject is the same file, byte for byte.
     packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
     _write_with_sidecar(path, packed, seed, resolution)
 
@@ -170,14 +170,14 @@ def _write_slice(out: Path, index: int, person: Person, seed: int, resolution: f
 def _scan(
     index: int, person: Person, seed: int, resolution: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The person's brain as 8-bit levels, and its affine."""
+    """The subject's brain as 8-bit levels, and its affine."""
     affine, shape = grid(resolution)
     brain = grow(person.measurements, affine, shape, resolution, _rng(seed, index, "scan"))
     return np.round(np.clip(brain / _BRIGHTEST, 0, 1) * 255).astype(np.uint8), affine
 
 
 def _write_with_sidecar(path: Path, content: bytes, seed: int, resolution: float) -> None:
-    """The scan last: where it is, the person is finished."""
+    """The scan last: where it is, the subject is finished."""
     sidecar = {"Simulated": True, "Resolution": resolution, "Seed": seed}
     _write(path.with_name(f"{path.name.split('.')[0]}.json"), json.dumps(sidecar) + "\n")
     with atomic_write(path) as temporary:
@@ -192,7 +192,7 @@ def _write_tables(out: Path, people: list[Person], seed: int, missing: float) ->
         rows.append([name(i), *("n/a" if x else c for x, c in zip(lost, cells, strict=True))])
     _write_tsv(out / "participants.tsv", ["participant_id", *_described()], rows)
     _write(out / "participants.json", json.dumps(_described(), indent=2) + "\n")
-    _write(out / "README", "Simulated by metavoxel; nobody here exists.\n")
+    _write(out / "README", "Simulated by metavoxel; no subject is real.\n")
     _describe(out, "Simulated cohort", "raw")
 
 
@@ -243,7 +243,7 @@ def _write_truth(
 
 
 def _answers(posterior: Posterior) -> np.ndarray:
-    """The columns that `_truth_described` describes after the measurements, (people, columns)."""
+    """The columns that `_truth_described` describes after the measurements, (subjects, columns)."""
     columns = []
     for marginal in (posterior.age, *(posterior.number(v) for v in CLINICAL)):
         columns += [marginal.mean, marginal.std, *(marginal.quantile(q) for q in _QUANTILES)]
@@ -295,5 +295,5 @@ def _write(path: Path, text: str) -> None:
 
 
 def _rng(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """The random numbers of one person for one purpose."""
+    """The random numbers of one subject for one purpose."""
     return np.random.default_rng([seed, index, ["person", "scan", "missing"].index(purpose)])

@@ -51,9 +51,9 @@ def fold_split(
 ) -> Split:
     """Fold number `fold` of `folds` is the test set; a share of the rest is the validation set.
 
-    The folds of one seed are disjoint and cover all subjects. Each has other people to validate on,
-    as far as there are enough: what is chosen and calibrated in all folds on the same few people is
-    off in all of them alike. Raises MetaVoxelError.
+    The folds of one seed are disjoint and cover all subjects. Each has other validation subjects,
+    as far as there are enough: what is chosen and calibrated on the same few subjects in all folds
+    is off in all of them alike. Raises MetaVoxelError.
     """
     order = _shuffled(subjects, seed)
     if len(order) < folds:

@@ -101,7 +101,7 @@ def _write_dataset(
         "GeneratedBy": [generated],
     }
     _write_json(out / "dataset_description.json", about)
-    (out / "README").write_text(f"Drawn by metavoxel ask; nobody here exists.\n\n{description}\n")
+    (out / "README").write_text(f"Drawn by metavoxel ask; no subject is real.\n\n{description}\n")
     (out / ".bidsignore").write_text("".join(f"{line}\n" for line in ignored))
     return [note for note in notes if note]
 

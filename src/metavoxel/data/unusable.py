@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from metavoxel.data.kinds import Cell, Column
 
 _LONG = 5  # digits of a number that may be an identifier
-_ENOUGH = 6  # people of whom it is no chance that long numbers are in step with them
+_ENOUGH = 6  # subjects of whom it is no chance that long numbers are in step with them
 _N = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 _DATE = re.compile(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
-_LEAST = 3  # people of whom it is no chance that a cell holds their label
+_LEAST = 3  # subjects of whom it is no chance that a cell holds their label
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def unusable(column: Column, cells: Sequence[Cell], numbers: Sequence[float]) ->
 
 
 def _counted_up(cells: Sequence[Cell], numbers: Sequence[float], measured: bool) -> str | None:
-    """Why whole numbers are no quantity: dates without a sign between, or codes of the people."""
+    """Why whole numbers are no quantity: dates without a sign between, or codes of the subjects."""
     if all(_DATE.fullmatch(cell.text) for cell in cells):
         return (
             f"it holds dates, such as {_quoted(cells)} (row {cells[0].row}). Write a number, such "

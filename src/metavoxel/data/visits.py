@@ -1,4 +1,4 @@
-"""What the tables of a dataset say, of every person and of every visit."""
+"""What the tables of a dataset say, of every subject and of every visit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from metavoxel.words import is_missing
 Visit = tuple[str, str | None]  # subject and session
 Values = dict[str, float | str]
 _SESSION = "session_id"
-_SESSION_COLUMNS = (_SESSION, "session", "ses")  # the others only where people have several rows
+_SESSION_COLUMNS = (_SESSION, "session", "ses")  # the others only where subjects have several rows
 _NAMED = 20  # of many columns, these are named
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table, and whose it is; `session` is None where it is about the person."""
+    """A row of a table, and whose it is; `session` is None where it is about the subject."""
 
     subject: str
     session: str | None
@@ -53,7 +53,7 @@ class Tables:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The columns that describe a person or a visit, in order."""
+        """The columns that describe a subject or a visit, in order."""
         tables = {id(line.table): line.table for line in self.lines}
         found = dict.fromkeys(self.participants.columns)
         for table in tables.values():
@@ -190,7 +190,7 @@ def _session(name: str) -> str | None:
 class Told:
     """What the tables say under a schema.
 
-    `persons` by subject; `visits` by visit, with the values of the person that no line of the visit
+    `persons` by subject; `visits` by visit, with those of the subject that no line of the visit
     speaks of; `bad` holds the cells that the schema cannot take, each with its line.
     """
 

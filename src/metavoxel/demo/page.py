@@ -62,7 +62,7 @@ show how it works, not how well it can.</p>
 {body}
 <h2>Time</h2>
 {_table(times)}
-<p class="soft">Simulated data: nobody here exists. Not a medical device.</p>
+<p class="soft">Simulated data: no subject is real. Not a medical device.</p>
 </main></body></html>
 """
     path = out / "report.html"

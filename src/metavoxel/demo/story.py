@@ -93,7 +93,7 @@ def run_demo(out: Path, console: Console, **changes: object) -> Path:
 def _told(demo: Demo) -> Path:
     start, console = time.perf_counter(), demo.console
     with demo.part("Simulate"), Progress(console=console, transient=True) as bar:
-        task = bar.add_task("People", total=demo.subjects)
+        task = bar.add_task("Subjects", total=demo.subjects)
         simulate(
             demo.bids,
             subjects=demo.subjects,
@@ -133,10 +133,10 @@ def _cohort(demo: Demo, train: tuple[str, ...], test: tuple[str, ...], seen: Tab
     demo.sections.append(
         Section(
             "The cohort",
-            f"{demo.subjects} people who do not exist, grown from the MNI152 template by a known "
+            f"{demo.subjects} simulated subjects, grown from the MNI152 template by a known "
             "causal model: sex sets head size; age thins the cortex and widens the ventricles; "
             "diagnosis, more likely with age, adds to both and shrinks the hippocampi. A fifth of "
-            f"the table is missing. {len(train)} people train the model; {len(test)} are kept "
+            f"the table is missing. {len(train)} subjects train the model; {len(test)} are kept "
             "away from it and answer for it below.",
             f"metavoxel simulate {demo.out.name}/bids --subjects {demo.subjects}",
             {"cohort": fig},
@@ -152,7 +152,7 @@ def _learning(demo: Demo, model: Model) -> None:
         Section(
             "Training",
             "One network, one loss. The held-out loss, over random questions: of the image its "
-            "error (Eq. 5), 1 if nothing is learnt beyond the best linear answer; of the scalars "
+            "error (Eq. 5), 1 if nothing is learnt beyond the LMMSE estimate; of the scalars "
             "that are asked the mean of -log p(scalars | what is known).",
             f"metavoxel train {demo.out.name}/bids --config demo.yaml --out {demo.out.name}/model",
             {"training": fig},
@@ -177,9 +177,9 @@ def _generated(demo: Demo, model: Model, seen: Table) -> None:
     )
     demo.sections.append(
         Section(
-            "Whole people, generated",
-            "Image, age, sex and diagnosis drawn together; nothing is given. Below, people of the "
-            "training set for comparison.",
+            "Unconditional samples",
+            "Image, age, sex and diagnosis drawn together; nothing is given. Below, subjects of "
+            "the training set for comparison.",
             "model.sample(8)",
             {"generated": fig},
         )
@@ -191,13 +191,13 @@ def _trajectory(demo: Demo, model: Model) -> None:
     settings = model.sampling.model_copy(update={"steps": STEPS})
     demo.sections.append(
         Section(
-            "From noise to a person",
+            "From noise to a record",
             "One record on its way from T to 0 (Figure 2 of the paper). Its age, sex and diagnosis "
             "are drawn first and the image after them: the noisy state decoded, and what the "
             "network expects at that moment. Below, what can be told of the three from the noisy "
-            "image alone: at first as much as of anyone, in the end as much as of a scan. Images "
-            "are coded relative to the mean brain, so what is decoded from pure noise is that "
-            "brain and noise.",
+            "image alone: at first no more than the prior, in the end as much as from a scan. "
+            "Images are coded relative to the mean brain, so what is decoded from pure noise is "
+            "that brain and noise.",
             "trajectory(model.network, seed=4)",
             {"trajectory": trajectory(model.network, 4, settings=settings)},
         )
@@ -238,13 +238,13 @@ def _answers(
     ]
     demo.sections.append(
         Section(
-            "Age and sex of people it has never seen",
-            f"{n} unseen scans; 95 % intervals over people. One evaluation states the distribution "
-            f"of both; with {SAMPLES} joint samples of it that took {1000 * each:.0f} ms a scan. "
-            f"Its 90 % intervals hold {100 * held.mean():.0f} % of the true ages, and its variance "
-            f"is {ratio:.2f} times the squared error. A scan depends on the person through four "
-            "measurements, so the exact posterior given those is known, and it is the best that "
-            "anyone could say.",
+            "Age and sex of test subjects",
+            f"{n} unseen scans; 95 % intervals over subjects. One evaluation states the "
+            f"distribution of both; with {SAMPLES} joint samples of it that took "
+            f"{1000 * each:.0f} ms a scan. Its 90 % intervals hold {100 * held.mean():.0f} % of "
+            f"the true ages, and its variance is {ratio:.2f} times the squared error. A scan "
+            "depends on the subject through four measurements, so the exact posterior given those "
+            "is known: the best possible answer.",
             'metavoxel ask model/ "age, sex | image=scan.nii.gz"',
             {
                 "age": figures.truth_and_answer(truth["age"], age, drawn, "age (years)"),
@@ -271,7 +271,7 @@ def _subsets(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray
     demo.sections.append(
         Section(
             "Any subset of inputs",
-            "The same model and the same people, given less and less (Table 2 of the paper).",
+            "The same model and the same subjects, given less and less (Table 2 of the paper).",
             'model.ask("age", given={"image": scan, "sex": "F"}, samples=0)',
             {},
             rows,
@@ -288,14 +288,14 @@ def _ageing(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]
         answer = model.counterfactual(record, {"age": age}, steps=STEPS_BACK)
         shown.append(answer.samples[0, 0])
     fig = figures.montage(
-        {"one person": shown}, [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]
+        {"one subject": shown}, [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]
     )
     change = figures.difference(shown[1], shown[2], "80 minus 30")
     demo.sections.append(
         Section(
-            "The same brain at 30 and at 80",
+            "Counterfactual: the same brain at 30 and at 80",
             "The scan is run back to the noise that explains it at its true age, and forward from "
-            "there at another. What is the person's own stays; what age changes, changes.",
+            "there at another. What is the subject's own stays; what age changes, changes.",
             'model.counterfactual({"image": scan, "age": 55, "diagnosis": "CN"}, set={"age": 80})',
             {"ageing": fig, "ageing-change": change},
         )
@@ -320,7 +320,7 @@ def _inpainting(demo: Demo, model: Model, table: Table) -> None:
 
 
 def _truth(demo: Demo, test: Cohort) -> dict[str, np.ndarray]:
-    """True values and exact posteriors of the test people, in the cohort's order."""
+    """True values and exact posteriors of the test subjects, in the cohort's order."""
     description = read_yaml(demo.bids / "participants.json")
     with (demo.bids / "derivatives/truth/participants.tsv").open() as file:
         rows = {r["participant_id"]: r for r in csv.DictReader(file, delimiter="\t")}

@@ -13,7 +13,7 @@ Even = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class ReaderConfig(Strict):
-    """A ResNet10 that reads scalars off known images, decoded, beside the U-Net."""
+    """A full-resolution image head: a ResNet10 that predicts scalars from known images, decoded."""
 
     width: int = Field(
         default=32, ge=8, multiple_of=8, description="channels of the first stage, then doubled"
@@ -58,6 +58,6 @@ class DenoiserConfig(Strict):
     )
     reader: ReaderConfig | None = Field(
         default=None,
-        description="a network that reads scalars off images that are known, all of a record's, at "
-        "full resolution; none: from the latent alone (the paper)",
+        description="a full-resolution image head: a ResNet that predicts scalars from a record's "
+        "images if all of them are known; none: from the latent alone (the paper)",
     )

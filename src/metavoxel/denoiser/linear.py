@@ -20,8 +20,8 @@ from torch import Tensor, nn
 class LinearParts(nn.Module):
     """Images and scalars to scalars, images and scalars to images.
 
-    `shown` and `out` are the channels of what is shown of the images and of their prediction;
-    `scalars` maps a scalar to the width of what is shown of it; `heads` maps what is read off the
+    `shown` and `out` are the channels of the images' input and of their prediction;
+    `scalars` maps a scalar to the width of its input; `heads` maps what is read off the
     images to the width of its output that is linear in them, and of the rest; `embedding` is the
     width of the embedding of the times.
     """
@@ -101,7 +101,7 @@ class Neighbourhood(nn.Module):
 class Effect(nn.Module):
     """A linear function of the scalars, for a scalar or for every element of the images.
 
-    An effect of age on the brain has its places, and where nothing of the image is shown yet, a
+    An effect of age on the brain has its places, and where the input has nothing of the image, a
     convolution does not know where it is. How much of the effect the rest of the record does not
     already show is a matter of the times.
     """

@@ -1,7 +1,7 @@
-"""Scalars read off known images at full resolution, as networks made for one question read them.
+"""Scalars from known images at full resolution, as networks trained for one question read them.
 
-A latent keeps what an image says of a scalar, but folded in a way that takes more people to learn
-from than pixels do: docs/explanation/engines.md; what this brings: docs/results/slices.md.
+A latent keeps the information on a scalar, but in a form that takes more subjects to learn from
+than pixels do: docs/explanation/engines.md; what this brings: docs/results/slices.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GROUPS = 8
 class Reader(nn.Module):
     """A ResNet on images; its features and the rest of the record, joined as in BRAID.
 
-    Its answers are 0 before training. `scalars` maps a scalar to the width of what is shown of it,
+    Its answers are 0 before training. `scalars` maps a scalar to the width of its input,
     `heads` what is read off to the widths of its output; `embedding` is the width of the embedding
     of the times.
     """

@@ -24,7 +24,7 @@ from metavoxel.memory_format import channels_last
 class Layout:
     """What the network must know of the variables, and no more.
 
-    `fields` maps an image-like variable to (channels of what is shown of it, channels of its
+    `fields` maps an image-like variable to (channels of its input, channels of its
     prediction); all share the latent grid `grid`. `scalars` maps a scalar to the width of what is
     shown of it. `heads` maps what is read off the bottleneck to the width of its output: that which
     linear maps of the images add to, and the rest. `channels` are those of all images together,

@@ -1,8 +1,7 @@
-"""Processes whose network says only what z_t does not already say of z_0.
+"""Processes whose network predicts the residual of a closed-form estimate of z_0 given z_t.
 
-What z_t says on its own is known in closed form. Such a process combines it with the network's
-prediction, and shows it to the network in place of z_t, so that a variable which is marginalised
-shows nothing, where its noise would drown the ones that are known.
+The estimate is also the network's input in place of z_t, so that the input of a marginalised
+variable is 0, where its noise would drown the known variables.
 """
 
 from __future__ import annotations

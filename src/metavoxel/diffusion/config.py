@@ -135,17 +135,17 @@ class DiffusionConfig(Strict):
     )
     image_prediction: Prediction = Field(
         default="v",
-        description="what the network says of an image without preconditioning: epsilon (the "
+        description="what the network predicts of an image without preconditioning: epsilon (the "
         "paper), x0 or v",
     )
     image_preconditioning: bool = Field(
         default=True,
-        description="whether the network corrects the linear answer that the mean and covariance "
-        "of the latents give, or predicts from nothing (the paper)",
+        description="whether the network predicts the residual of the LMMSE estimate that the mean "
+        "and covariance of the latents give, or predicts without it (the paper)",
     )
     image_follows_scalars: bool = Field(
         default=True,
-        description="with preconditioning and the posterior of scalars, whether the linear answer "
+        description="with preconditioning and the posterior of scalars, whether the LMMSE estimate "
         "is that given the scalars, too, by a regression of the latents on them",
     )
     image_loss_relative: float = Field(
@@ -153,24 +153,24 @@ class DiffusionConfig(Strict):
         ge=0,
         le=1,
         description="with preconditioning, the share of an image's loss that is the error relative "
-        "to that of the linear answer; the rest is the error of the noise (Eq. 5). Where images do "
-        "not follow scalars linearly, they follow them the less the smaller it is",
+        "to that of the LMMSE estimate; the rest is the error of the noise (Eq. 5). Without "
+        "image_follows_scalars, generated images depend less on scalars the smaller it is",
     )
     scalars: Literal["posterior", "diffusion"] = Field(
         default="posterior",
-        description="how scalars are answered: by one joint posterior, from what the network "
-        "states that the images say of them all and a prior that is fitted to the training set "
-        "(posterior), or by diffusing, each as a variable like the images (the paper)",
+        description="how scalars are answered: by one joint posterior, from the likelihood of the "
+        "images that the network states and a prior fitted to the training set (posterior), or by "
+        "diffusion, each as a variable like the images (the paper)",
     )
     continuous_prediction: Prediction = Field(
         default="v",
-        description="what the network says of a continuous variable that diffuses: epsilon (the "
-        "paper), x0 or v",
+        description="what the network predicts of a continuous variable that diffuses: epsilon "
+        "(the paper), x0 or v",
     )
     image_clip: float | None = Field(
         default=None,
         gt=0,
-        description="largest size of the z_0 that is read off an image's prediction, without "
+        description="largest size of the z_0 computed from an image's prediction, without "
         "preconditioning; latents have standard deviation 1. The paper leaves it open",
     )
     continuous_clip: float | None = Field(

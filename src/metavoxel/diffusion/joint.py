@@ -57,7 +57,7 @@ class JointProcess:
         return {v: self.processes[v].noised(z0[v], t[v], noise[v]) for v in z0}
 
     def seen(self, zt: State, t: Times) -> State:
-        """z_t as the network is shown it."""
+        """The network's inputs at z_t."""
         return {v: self.processes[v].seen(x, t[v]) for v, x in zt.items()}
 
     def loss(

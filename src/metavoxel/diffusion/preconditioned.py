@@ -1,11 +1,11 @@
-"""Gaussian diffusion whose network corrects the answer that a Gaussian would give.
+"""Gaussian diffusion whose network predicts the residual of the LMMSE estimate (preconditioning).
 
 A network that must predict an image's velocity or noise spends most of its training on passing its
 own input through, at every noise level and in every channel, and on what all images of the cohort
-share. If z_0 were Gaussian, the best answer would be known (the posterior mean of Bayes' rule,
-linear in z_t), and so would be the error that it leaves. The network predicts that error, in units
-of its standard deviation. This is the preconditioning of EDM (Karras et al., 2022, Eq. 7), with a
-Gaussian of the training images where EDM has one standard deviation for all data.
+share. If z_0 were Gaussian, its best estimate would be linear in z_t (LMMSE, the Wiener filter),
+with a known error. The network predicts that error, in units of its standard deviation. This is the
+preconditioning of EDM (Karras et al., 2022, Eq. 7), with a Gaussian of the training images where
+EDM has one standard deviation for all data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEAST, _LEAST_TAUGHT = 1e-12, 1e-6
 
 @dataclass(frozen=True, eq=False)
 class LinearAnswer:
-    """What a Gaussian says of z_0 given z_t. Shapes (B, ...).
+    """The LMMSE estimate of z_0 given z_t. Shapes (B, ...).
 
     `mean` and `std` are those of every element; `own` is the mean of what an element does not share
     with others, over its standard deviation: of variance 1 at most, and 0 where nothing is known.
@@ -127,10 +127,10 @@ class PreconditionedGaussian(CombinedProcess):
     """A Gaussian process of a field whose network prediction is a correction, of variance 1.
 
     `process` predicts z_0; noise and velocity are linear in it, so that a correction of either is
-    the same up to its sign. `gaussian` gives the Gaussian whose answer is corrected. The network is
-    shown its mean, and beside it what is each element's own, which the shared would drown.
-    `relative` is the share of the loss that is relative to the linear answer's error. Without it
-    nothing is taught at T, so that corrections fade there and leave the linear answer.
+    the same up to its sign. `gaussian` gives the Gaussian of the estimate. The network's inputs are
+    the estimate and the part of it that is unique to each element, which the shared would drown.
+    `relative` is the share of the loss that is relative to the LMMSE estimate's error. Without it
+    nothing is taught at T, so that corrections fade there and leave the LMMSE estimate.
     """
 
     process: GaussianProcess
@@ -142,7 +142,7 @@ class PreconditionedGaussian(CombinedProcess):
 
     def __post_init__(self) -> None:
         if self.process.prediction != "x0":
-            raise ValueError("the linear answer is one of z_0; give a process that predicts x0")
+            raise ValueError("the LMMSE estimate is one of z_0; give a process that predicts x0")
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -168,7 +168,7 @@ class PreconditionedGaussian(CombinedProcess):
         return prediction + (mean - answer.mean) / self._unit(answer, t).clamp_min(_LEAST)
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of z_0 relative to that of the linear answer, and of the noise (Eq. 5).
+        """Squared error of z_0 relative to that of the LMMSE estimate, and of the noise (Eq. 5).
 
         The first lets every t count alike, 1 for no correction. The second lets those count where
         detail is decided, and teaches nothing at T, where only scalars are known of an image.
@@ -190,10 +190,10 @@ class PreconditionedGaussian(CombinedProcess):
         return answer.std * over_axes(taught, answer.std)
 
     def linear(self, zt: Tensor, t: Tensor) -> LinearAnswer:
-        """The Gaussian's answer, which the network corrects.
+        """The LMMSE estimate, which the network corrects.
 
-        It is asked for several times of the same z_t: what is shown, the prediction and the loss
-        all need it. So the latest one is kept.
+        It is needed several times for one z_t: for the input, the prediction and the loss. So the
+        latest one is kept.
         """
         gaussian, alpha_bar = self.gaussian(), self.schedule.alpha_bar(t)
         asked = (zt, alpha_bar, gaussian.factors, gaussian.own)

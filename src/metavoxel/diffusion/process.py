@@ -33,7 +33,7 @@ class Process(Protocol):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of what the network is shown, and of its prediction: a scalar's widths; a field's, in
+        """Of the network's input, and of its prediction: a scalar's widths; a field's, in
         multiples of its channels."""
         ...
 
@@ -57,7 +57,7 @@ class Process(Protocol):
         ...
 
     def seen(self, zt: Tensor, t: Tensor) -> Tensor:
-        """z_t as the network is shown it: itself, or what it says of z_0 on its own."""
+        """The network's input: z_t itself, or an estimate of z_0 given z_t alone."""
         ...
 
     def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Process(Protocol):
         ...
 
     def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """What the prediction says about z_0: E[z_0 | z_t], or the probabilities of the labels."""
+        """The estimate of z_0: E[z_0 | z_t], or the probabilities of the labels."""
         ...
 
     def step(

@@ -28,7 +28,7 @@ class EncodingConfig(Strict):
         default=32,
         ge=0,
         description="directions in which the elements of the latent vary together, kept with their "
-        "mean and std for the linear answer that the network corrects; 0: elements independent",
+        "mean and std for the LMMSE estimate that the network corrects; 0: elements independent",
     )
 
 

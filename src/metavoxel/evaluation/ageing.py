@@ -1,4 +1,4 @@
-"""The figure of a measurement along a variable: real people, generated ones, the known truth."""
+"""The figure of a measurement along a variable: real subjects, generated ones, the known truth."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ageing_figure(
 ) -> Figure:
     """A measurement against `along`, a colour for every choice of the other conditions.
 
-    Points are real people, squares the means of generated images with their 95 % intervals. `truth`
+    Points are real subjects, squares means of generated images with their 95 % intervals. `truth`
     has lines (x, y) by the name of the choice, as in the legend. `unit` is by default the schema's.
     """
     if unit is None and measurement in schema.continuous:
@@ -59,7 +59,7 @@ def ageing_figure(
                 ax.plot(*truth[name], "--", color=colour, lw=1.3)
         ax.set(xlabel=_labelled(along, schema.continuous[along].unit))
         ax.set(ylabel=_labelled(measurement, unit))
-        ax.set_title("points: real people; squares: generated", fontsize=9)
+        ax.set_title("points: real subjects; squares: generated", fontsize=9)
         ax.legend(fontsize=8, frameon=False)
     return fig
 
@@ -78,7 +78,7 @@ def _rest(condition: Condition, along: str) -> Condition:
 
 
 def _of_choice(people: People, rest: Condition) -> np.ndarray:
-    """Who has just these other values; a continuous one is rarely met, and shows nobody."""
+    """Who has just these other values; a continuous one is rarely met, and shows none."""
     alike = ~np.isnan(people.measured)
     for v, x in rest.items():
         alike &= people.scalars[v] == x

@@ -1,9 +1,9 @@
-"""Do generated images show what was asked for? Measurements read off them, beside real people's.
+"""Do generated images show what was asked for? Measurements read off them, beside real subjects'.
 
 The reader knows nothing of the model: it is a kernel ridge on the voxels of real training images.
 Such a reader draws its answers towards the mean, and a slope on age with them. How far is seen in
-its answers about training people whom it was not fitted on, and is undone (Cole et al., 2018).
-Generated and real people are read alike, so that what is left of its faults is in both.
+its answers about training subjects whom it was not fitted on, and is undone (Cole et al., 2018).
+Generated and real subjects are read alike, so that what is left of its faults is in both.
 
 Everything takes plain arrays. Conditions are dicts of values: numbers of continuous variables,
 label indices of categorical ones; variables are told apart by the schema.
@@ -26,7 +26,7 @@ from metavoxel.inference.calibration import calibrate
 from metavoxel.schema import Schema
 
 _FOLDS = 5
-_FEWEST = 20  # people from whom a reader is fitted
+_FEWEST = 20  # subjects from whom a reader is fitted
 
 Condition = Mapping[str, float]
 
@@ -44,7 +44,7 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Real people: their scalars (n,) by variable, NaN where n/a, and what was measured (n,)."""
+    """Real subjects: their scalars (n,) by variable, NaN where n/a, and what was measured (n,)."""
 
     scalars: Mapping[str, np.ndarray]
     measured: np.ndarray
@@ -52,8 +52,8 @@ class People:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A condition, the mean of a measurement of the images drawn under it, and that of real people
-    like it, by group; the intervals are over images and over people."""
+    """A condition, the mean of a measurement of the images drawn under it, and that of real
+    subjects like it, by group; the intervals are over images and over subjects."""
 
     condition: Condition
     generated: Score
@@ -81,8 +81,8 @@ def read_measurements(
     """Fit a reader of every measurement on training images (n, C, *grid) with its values (n,), and
     read it off the groups of images (m, C, *grid).
 
-    People whose value is NaN teach nothing; a measurement that fewer than 20 people have is left
-    out. Give all images as they come through the same autoencoder, or none.
+    Subjects whose value is NaN teach nothing; a measurement that fewer than 20 subjects have is
+    left out. Give all images as they come through the same autoencoder, or none.
     """
     flat = training.reshape(len(training), -1).astype(np.float64)
     middle = flat.mean(0)
@@ -99,7 +99,7 @@ def read_measurements(
 
 
 def reader_scores(read: np.ndarray, truth: np.ndarray) -> dict[str, Score]:
-    """How well a reader does on people (n,) that it was not fitted on; NaN truth is left out."""
+    """How well a reader does on subjects (n,) that it was not fitted on; NaN truth is left out."""
     known = ~np.isnan(truth)
     read, truth = read[known], truth[known]
     people = Bootstrap([str(i) for i in range(len(truth))])
@@ -137,7 +137,7 @@ def ageing_table(
     window: Mapping[str, float],
     truth: np.ndarray | None = None,
 ) -> list[Cell]:
-    """A cell per condition: generated (conditions, samples) beside real people like it.
+    """A cell per condition: generated (conditions, samples) beside real subjects like it.
 
     Like it are those with the same labels, and within `window[name]` of its continuous values.
     `truth` (conditions,) is what the mean should be, where that is known.
@@ -162,9 +162,9 @@ def slopes(
     per: float = 10.0,
 ) -> dict[str, Score]:
     """By group: how much a measurement changes with `per` units of `along`, all else that was
-    asked held fixed. "generated" (conditions, samples) is over images, the others over people.
+    asked held fixed. "generated" (conditions, samples) is over images, the others over subjects.
 
-    Real people beyond the asked values are left out: few things change at one rate all life long.
+    Real subjects beyond the asked values are left out: few things change at one rate all life long.
     """
     groups = _designs(schema, along, conditions, generated, real)
     out = {}

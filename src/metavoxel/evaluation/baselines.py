@@ -30,7 +30,7 @@ def kernel_ridge(voxels: np.ndarray, values: np.ndarray, test: np.ndarray) -> np
     """
     middle = voxels.mean(0)
     x, x_test = voxels - middle, test - middle
-    kernel = x @ x.T  # once: there are many more voxels than people
+    kernel = x @ x.T  # once: there are many more voxels than subjects
     grid = {"alpha": list(_PENALTIES * float(kernel.trace() / len(x)))}
     search = GridSearchCV(
         KernelRidge(kernel="precomputed"),

@@ -34,7 +34,7 @@ def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> Statistic:
 def auroc(truth: np.ndarray, probabilities: np.ndarray) -> Statistic:
     """Area under the ROC curve: of the second of two labels, or the mean of one against the rest.
 
-    Labels that nobody has, or everybody, have no curve and are left out of the mean.
+    Labels that no subject has, or all, have no curve and are left out of the mean.
     """
     labels = probabilities.shape[1]
     of_interest = [1] if labels == 2 else range(labels)

@@ -50,8 +50,8 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
     """Read a cohort under the variables that it has, and take its records apart.
 
     A cohort that shares no subject with the model's training and validation subjects is external:
-    all of it is scored. Otherwise the model's test subjects are. With `external` the people are
-    others though their names may be the same. People with a value that the schema does not have,
+    all of it is scored. Otherwise the model's test subjects are. With `external` the subjects are
+    others though their names may be the same. Subjects with a value that the schema does not have,
     such as an age beyond its range, are left out. Raises MetaVoxelError if nobody is left.
     """
     present = _present(bids, schema)
@@ -67,7 +67,7 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
         shared = 0 if external else len(here & set(split.test))
         people = "an external cohort: it shares no subject with the model's training"
         if external:
-            people = "an external cohort: its people are said to be none of the model's"
+            people = "an external cohort: its subjects are said to be none of the model's"
         elif shared:
             people += f"; {shared} of its {len(here)} subjects are the model's test subjects"
         return Parts(cohort, nobody, nobody, people, tuple(notes), cohort.warnings)
@@ -76,7 +76,7 @@ def read_parts(bids: Path, schema: Schema, split: Split, external: bool) -> Part
         raise MetaVoxelError(
             f"{bids}: {len(seen)} of its subjects trained the model, and none is among its "
             f"{len(split.test)} test subjects. Give a cohort with test subjects, or one of other "
-            "people; if they are others of the same names, add --external."
+            "subjects; if they are others of the same names, add --external."
         )
     strangers = here - seen - set(split.test)
     for count, why in (

@@ -1,7 +1,7 @@
 """Membership inference: can someone who holds a record tell that it trained the model?
 
 The attack is the plain one on a loss (Yeom et al., 2018; Carlini et al., 2023): whom the model
-serves better is taken for a training person. Its AUC over training and held-out people is 0.5 if
+serves better is taken for a training subject. Its AUC over training and held-out subjects is 0.5 if
 nothing leaks. Whoever knows more of the model than this attack may find more; it is a lower bound.
 """
 
@@ -22,7 +22,7 @@ from metavoxel.model import MetaVoxel
 
 Progress = Callable[[int, int], None]  # (done, total)
 
-# Early and middle times, where the loss is that of the person's own anatomy: at the end of the
+# Early and middle times, where the loss is that of the subject's own anatomy: at the end of the
 # process all are alike, at its start the noise is all that is asked (Carlini et al., 2023, Fig. 8).
 _TIMES = (0.1, 0.2, 0.4, 0.7)  # as shares of T
 _DRAWS = 2  # of the noise at each
@@ -53,7 +53,7 @@ def image_losses(
     """The image's term of Eq. 5 for raw images (n, C, *grid), at a few times and noises, (n, k).
 
     All other variables are marginalised (t = T). Everybody meets the same noises, so that two
-    people differ by their images alone.
+    subjects differ by their images alone.
     """
     generator = torch.Generator().manual_seed(seed)
     noises = [model.process.noise(1, generator) for _ in range(_DRAWS)]
@@ -81,8 +81,8 @@ def image_membership(
 ) -> Score:
     """The attack on the denoiser's loss of the images (n, C, *grid) and (m, C, *grid).
 
-    A person's loss is the mean over times and noises, each in units of its spread over all people:
-    otherwise the times at which people differ most would decide alone.
+    A subject's loss is the mean over times and noises, each in units of its spread over subjects:
+    otherwise the times at which subjects differ most would decide alone.
     """
     everyone = np.concatenate([training, held_out])
     losses = image_losses(model, image, everyone, seed, progress)

@@ -6,10 +6,10 @@ as generated ones have been decoded, and three measures are taken that need no s
 
 - the distance to the nearest training image over the mean distance to the K nearest (Carlini et
   al., 2023): a copy is far nearer to one than to the next. An image is flagged if this is below
-  what any held-out person shows. If it were one more held-out person, that would happen with
+  what any held-out subject shows. If it were one more held-out subject, that would happen with
   probability 1 / (m + 1), m being their number: the false-alarm rate.
-- whose the nearest image is, among training and held-out people together. A generator that
-  knows the population and nobody in it picks a training person with probability n / (n + m).
+- whose the nearest image is, among training and held-out subjects together. A generator that
+  memorises no subject picks a training subject with probability n / (n + m).
 - membership inference (`metavoxel.evaluation.membership`).
 """
 
@@ -65,10 +65,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Preference:
-    """The share of generated images that are nearest to a training person, among everybody.
+    """The share of generated images that are nearest to a training subject, among everybody.
 
-    `expected` is that of a generator that prefers nobody; `p` the chance that it shows this share
-    or a larger one, over all ways to say who of these people trained it.
+    `expected` is that of a generator without memorisation; `p` the chance that it shows this share
+    or a larger one, over all ways to say who of these subjects trained it.
     """
 
     share: float
@@ -78,7 +78,7 @@ class Preference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Generated images beside held-out people, in one space."""
+    """Generated images beside held-out subjects, in one space."""
 
     generated: Neighbours
     held_out: Neighbours
@@ -86,12 +86,12 @@ class Comparison:
 
     @property
     def threshold(self) -> float:
-        """The least relative distance of a held-out person."""
+        """The least relative distance of a held-out subject."""
         return float(self.held_out.relative.min())
 
     @property
     def false_alarm(self) -> float:
-        """The chance that one more held-out person would be flagged."""
+        """The chance that one more held-out subject would be flagged."""
         return 1 / (len(self.held_out.relative) + 1)
 
     @property
@@ -128,7 +128,7 @@ class Memorisation:
     """
 
     image: str
-    training: int  # how many people trained it
+    training: int  # how many subjects trained it
     held_out: int
     spaces: Mapping[str, Comparison]
     membership: Mapping[str, Score]
@@ -156,7 +156,7 @@ def memorisation(
 ) -> Memorisation:
     """Look for training images (n, C, *grid) in generated ones (g, C, *grid).
 
-    Held-out images (m, C, *grid), one a person, show what is no copy; they must not have chosen
+    Held-out images (m, C, *grid), one a subject, show what is no copy; they must not have chosen
     the epoch. `mirror` is the spatial axis from left to right if the training flipped images: a
     mirrored copy is a copy, and every distance is then to the nearer of an image and its mirror.
     Raises MetaVoxelError if there are too few images, or if their grids differ.
@@ -182,7 +182,7 @@ def compare(
     generated: np.ndarray,
     seed: int,
 ) -> Comparison:
-    """Generated (g, d) beside held-out people, each person given in every variant, (m, d)."""
+    """Generated (g, d) beside held-out subjects, each subject given in every variant, (m, d)."""
     to_training = distances(generated, training)
     to_held_out = distances(generated, held_out)
     return Comparison(
@@ -193,7 +193,7 @@ def compare(
 
 
 def distances(images: np.ndarray, people: Sequence[np.ndarray]) -> np.ndarray:
-    """From images (g, d) to people, who may be shown in several variants (n, d) each: (g, n)."""
+    """From images (g, d) to subjects, who may be shown in several variants (n, d) each: (g, n)."""
     nearest = np.minimum.reduce([cdist(images, variant) for variant in people])
     return nearest / np.sqrt(images.shape[1])
 
@@ -209,9 +209,9 @@ def neighbours(to_training: np.ndarray) -> Neighbours:
 
 
 def preference(to_training: np.ndarray, to_held_out: np.ndarray, seed: int) -> Preference:
-    """From distances (g, n) and (g, m), by permutation of the people.
+    """From distances (g, n) and (g, m), by permutation of the subjects.
 
-    Who is generated often counts often, and the people are few: the labels are permuted, not the
+    Who is generated often counts often, and the subjects are few: the labels are permuted, not the
     images, which are not independent of each other.
     """
     n, people = to_training.shape[1], to_training.shape[1] + to_held_out.shape[1]

@@ -50,8 +50,7 @@ def write_page(
         groups_html(report),
         _coherence(report),
         "<h2>Images</h2>",
-        '<p class="soft">Unseen images, what the autoencoder leaves of them, and images of nobody.'
-        "</p>",
+        '<p class="soft">Unseen images, their reconstructions, and unconditional images.</p>',
         drawn,
         "<h2>How it was measured</h2>",
         _methods(evaluation, report),
@@ -66,7 +65,7 @@ def write_page(
 def _lead(report: Mapping[str, Any]) -> str:
     said = (
         f"<code>{html.escape(report['question'])}</code> on {report['test_records']} records of "
-        f"{report['test_subjects']} people: {html.escape(report['people'])}."
+        f"{report['test_subjects']} subjects: {html.escape(report['people'])}."
     )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in report["left_out"])
     return f"<p>{said}</p>" + (f"<ul class='soft'>{notes}</ul>" if notes else "")
@@ -130,9 +129,9 @@ def _coherence(report: Mapping[str, Any]) -> str:
     rows = coherence_rows(found)
     measured = [[html.escape(title), html.escape(figure)] for title, figure, _ in rows]
     return (
-        "<h2>Coherence</h2><p>Whether the answers to different questions about a person agree with "
-        f"one another, and whether to know more ever hurts. {found['subjects']} people, one record "
-        f"each.</p>{table(['measure', 'found'], measured)}"
+        "<h2>Coherence</h2><p>Whether the answers to different questions about a subject agree "
+        f"with one another, and whether more information harms. {found['subjects']} subjects, one "
+        f"record each.</p>{table(['measure', 'found'], measured)}"
         f"{facts([(title, meaning) for title, _, meaning in rows])}"
     )
 

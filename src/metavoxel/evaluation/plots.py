@@ -1,4 +1,4 @@
-"""The figures of a report: how well a variable is told, and how sure. Each is a matplotlib figure.
+"""The figures of a report: accuracy and calibration of a variable. Each is a matplotlib figure.
 
 `systems` maps a system's name to what is drawn of it, `colours` to its colour.
 """
@@ -185,7 +185,7 @@ def roc_curves(
 ) -> Figure:
     """ROC curves: of the last of two labels by system, or of every label by the first system.
 
-    `systems[name]` are probabilities (n, K). Labels that nobody or everybody has have none.
+    `systems[name]` are probabilities (n, K). Labels that no or every subject has have none.
     """
     if len(labels) == 2:
         curves, title = (

@@ -1,4 +1,4 @@
-"""A question put to many records at once: "age | image, sex" of every person of a table."""
+"""A question put to many records at once: "age | image, sex" of every subject of a table."""
 
 from __future__ import annotations
 

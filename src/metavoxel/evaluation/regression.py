@@ -32,7 +32,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> Statistic:
 
 def slope(x: np.ndarray, y: np.ndarray) -> Statistic:
     """The slope of y on x by least squares. Of the error on the truth it is the bias with the
-    variable itself: 0 where nobody is drawn to the mean, -1 where all are told the mean."""
+    variable itself: 0 without regression to the mean, -1 if every answer is the mean."""
     return lambda w: _covariance(w, x, y) / _variance(w, x)
 
 

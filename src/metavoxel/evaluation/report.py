@@ -1,4 +1,4 @@
-"""A trained model on people it never saw: the scalars given the images, beside baselines."""
+"""A trained model on subjects it never saw: the scalars given the images, beside baselines."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def evaluate(
     external: bool = False,
     by: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Ask a model for every scalar of people it never saw given their images; write the scores.
+    """Ask a model for every scalar of subjects it never saw given their images; write the scores.
 
     Writes report.html, report.json, report.md, scores.csv, answers.csv and a montage of unseen and
     generated images to `out`; what is answered is kept in `out`/answers, so that an interrupted
     evaluation goes on. Scores stand by group of every name in `by`, a variable or a column of the
     tables; by the categorical variables if it is empty. Raises MetaVoxelError if `out` holds
     anything but an evaluation, if the cohort shares subjects with the model's training but none
-    with its test subjects (unless `external` says that they are other people), or its scans were
+    with its test subjects (unless `external` says that they are other subjects), or its scans were
     prepared otherwise than the training scans (unless `any_preparation`).
     """
     samples, seed = check_samples(samples, least=1), check_seed(seed)

@@ -52,7 +52,7 @@ class Score:
 
 
 class Bootstrap:
-    """Resamples of people: who has several records brings them all, or none.
+    """Resamples of subjects: who has several records brings them all, or none.
 
     `subjects` names the subject of each of the n records.
     """
@@ -76,7 +76,7 @@ class Bootstrap:
 
     def share(self, hits: np.ndarray) -> Score:
         """The share of hits (n,), 0 or 1 each. Resamples cannot say how sure a share of 0 or 1 is;
-        there, the interval is Wilson's, of as many trials as there are people."""
+        there, the interval is Wilson's, of as many trials as there are subjects."""
         score = self.score(mean_of(hits))
         if score.value in (0, 1) and self._people > 1:
             return Score(score.value, *wilson(score.value, self._people), self.n)

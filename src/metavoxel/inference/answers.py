@@ -82,7 +82,7 @@ class ContinuousAnswer:
         return float(low), float(high)
 
     def cdf(self, value: float) -> float:
-        """P(variable <= value | known): the centile of a value among people of whom as much is
+        """P(variable <= value | known): the centile of a value among subjects of whom as much is
         known, from 0 to 1."""
         if self.distribution is not None:
             return float(self.distribution.cdf(np.array([value]))[0])

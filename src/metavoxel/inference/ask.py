@@ -28,7 +28,7 @@ class Drawn:
     `samples[name]` (n, samples, ...): continuous in their unit, categorical as label indices,
     images in [0, 1]; they are joint, row by row. `point[name]`: (n,) expectations of continuous
     variables and (n, K) probabilities of categorical ones, from one evaluation; empty if the model
-    cannot. `numbers[name]`: the whole distribution of continuous variables, by the law.
+    cannot. `numbers[name]`: the posterior of continuous variables.
     """
 
     samples: dict[str, Tensor]

@@ -110,7 +110,7 @@ class Calibration:
 def calibrate(mean: np.ndarray, std: np.ndarray | None, truth: np.ndarray) -> Calibration:
     """Fit on the answers (n,) to records that the model was not trained on; NaN truth is left out.
 
-    With `std` (n,) the residuals are in units of it: people whose answer is less sure get wider
+    With `std` (n,) the residuals are in units of it: subjects whose answer is less sure get wider
     intervals.
     """
     known = ~np.isnan(truth)

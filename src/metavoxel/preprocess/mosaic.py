@@ -43,7 +43,7 @@ class Cut:
     """One plane of a volume, upright: `pixels` (rows, columns) in [0, 1].
 
     `right` and `up` are the volume's axes along the picture's, `corner` the voxel of its lower left
-    pixel; the left hand of the person is on the left.
+    pixel; the left hand of the subject is on the left.
     """
 
     plane: str

@@ -25,12 +25,12 @@ from metavoxel.preprocess.template import (
     template_mask,
 )
 
-# Far outside what brains are. Children from about five years on, and old people, are inside.
+# Far outside what brains are. Children from about five years on, and old adults, are inside.
 _BRAIN_ML = (600.0, 2400.0)
 # Of the smaller of two brains, the template's and this one, the share that lies in the larger. Not
 # their Dice: a small brain is no fault, and nothing here is scaled.
 _LEAST_INSIDE = 0.85
-# Correlation ratio with the template inside its brain, whatever the contrast. The people of IXI
+# Correlation ratio with the template inside its brain, whatever the contrast. The subjects of IXI
 # have 0.41 to 0.53; bottles of 60 to 80 mm, uniform, noisy or striped, 0.13 to 0.30.
 _LEAST_LIKENESS = 0.34
 _SHADES = 16

@@ -24,7 +24,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.files.text import read_text
 from metavoxel.preprocess.tools import missing, tool_version
 
-# Of 149 people of IXI the smallest head has 4,300 mL above 0, the largest brain 2,000 mL.
+# Of 149 subjects of IXI the smallest head has 4,300 mL above 0, the largest brain 2,000 mL.
 _LARGEST_BRAIN_ML = 2200.0
 _UNKNOWN = "unknown version"
 

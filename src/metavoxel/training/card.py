@@ -139,7 +139,7 @@ A joint diffusion model of {", ".join(model.schema)}, written by metavoxel {__ve
 {_questions(model)}
 
 **Not a medical device.** For research only. It answers for scans prepared like its training data
-(preprocessing.json) from people like its training cohort, and for no others.
+(preprocessing.json) from subjects like its training cohort, and for no others.
 
 ## Data
 {len(parts["train"].subjects)} subjects to train, {len(parts["validation"].subjects)} to validate
@@ -152,7 +152,7 @@ each split are in split.json; the test subjects were not used. The autoencoder w
 
 {_measured(scores)}
 ## Limits
-- {weights:.1f} M weights trained on {len(parts["train"].subjects)} people: with few people it
+- {weights:.1f} M weights trained on {len(parts["train"].subjects)} subjects: with few it
   overfits.
 - Memorisation of training images has not been measured for this model: do not share generated
   images of private cohorts before it has been.

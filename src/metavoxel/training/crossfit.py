@@ -1,10 +1,10 @@
 """Evidence about subjects that its network was not trained on, and what it calibrates.
 
-A network states how sure it is of the subjects it was trained on; of others it is less sure, and
-the more so the fewer it was trained on. A dozen validation subjects hardly show by how much, and
-they picked the epoch. Cross-fitting (Chernozhukov et al., 2018) adds training subjects: each fold
-is answered by a network that was trained on the others, as the model itself was, on the same frozen
-encodings.
+A network states the uncertainty that it has on training subjects; on others it is overconfident,
+and the more so the fewer it was trained on. A dozen validation subjects hardly show by how much,
+and they picked the epoch. Cross-fitting (Chernozhukov et al., 2018) adds training subjects: each
+fold is answered by a network that was trained on the others, as the model itself was, on the same
+frozen encodings.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _data_digest(cohort: Cohort) -> str:
 
 
 def split_of_run(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
-    """The run's split, or a new one. People who left or joined the cohort since are an error."""
+    """The run's split, or a new one. Subjects who left or joined the cohort since are an error."""
     if not folders.settings.exists():
         return config.training.split.make(cohort)
     split = read_split(folders.split)
@@ -160,7 +160,7 @@ def split_of_run(folders: Folders, config: RunConfig, cohort: Cohort) -> Split:
 
 
 def overlap(autoencoder: Path | None, split: Split) -> list[str]:
-    """A warning if the autoencoder that is taken over has seen people of this run's test set."""
+    """A warning if the autoencoder that is taken over has seen subjects of this run's test set."""
     path = autoencoder / "split.json" if autoencoder is not None else None
     if path is None or not path.is_file():
         return []
@@ -170,6 +170,6 @@ def overlap(autoencoder: Path | None, split: Split) -> list[str]:
         return []
     return [
         f"{path}: the autoencoder was trained on {len(both)} of this run's {len(split.test)} test "
-        f"subjects (such as {min(both)}), if these are the same people. Scores on the test set "
+        f"subjects (such as {min(both)}), if these are the same subjects. Scores on the test set "
         "would be too good; train an autoencoder on this split."
     ]

@@ -1,4 +1,4 @@
-"""Do images change with what was asked as people do? Measured by a reader of real images."""
+"""Do images change with what was asked as subjects do? Measured by a reader of real images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 from metavoxel.words import is_missing, number
 
-GENERATED, READ, MEASURED = "generated", "test people, read", "test people, measured"
+GENERATED, READ, MEASURED = "generated", "test subjects, predicted", "test subjects, measured"
 
 Row = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ def anatomy_table(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def anatomy_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
-    """A panel for each model and measurement: people as points, generated images as squares."""
+    """A panel for each model and measurement: subjects as points, generated images as squares."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     measures = list(dict.fromkeys(row["measurement"] for row in rows))
     with plt.rc_context(STYLE):
@@ -129,7 +129,7 @@ def _path(experiment: Experiment, name: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _OfRun:
-    """What was read, what was measured of the test people (n,), what was asked, who they are."""
+    """What was read, what was measured of the test subjects (n,), what was asked, who they are."""
 
     readings: Mapping[str, Reading]
     measured: Mapping[str, np.ndarray]
@@ -143,7 +143,7 @@ def _read_off(experiment: Experiment, name: str, plan: AnatomyPlan, console: Con
     few = [c for c in plan.columns if any(c not in of.readings for of in runs)]
     if few:
         raise MetaVoxelError(
-            f'{path}: too few people have a "{few[0]}" to learn to read it off images; take it out '
+            f'{path}: too few subjects have a "{few[0]}" to predict it from images; take it out '
             "of the experiment's anatomy."
         )
     rows = [
@@ -216,7 +216,7 @@ def _row(schema: Schema, plan: AnatomyPlan, column: str, runs: Sequence[_OfRun])
 
 
 def _measured(table: Table, column: str, subjects: Sequence[str]) -> np.ndarray:
-    """A column for each of the people (n,), NaN where n/a. Raises MetaVoxelError."""
+    """A column for each of the subjects (n,), NaN where n/a. Raises MetaVoxelError."""
     known: dict[str, float] = {}
     for row in table.rows:
         cell = row.cells[column]

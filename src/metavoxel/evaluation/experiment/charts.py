@@ -35,7 +35,7 @@ Row = Mapping[str, Any]
 
 
 def demographics(tables: Mapping[str, Table], schema: Schema) -> Figure:
-    """Who the people are: every scalar by split, numbers also by the first categorical variable,
+    """Who the subjects are: every scalar by split, numbers also by the first categorical variable,
     and what is missing. Shares are of those whose value is known.
 
     The first panel of a kind has the legend of all, with the number of records of every split.
@@ -133,7 +133,7 @@ def _fill(i: int) -> dict[str, Any]:
 
 
 def by_group(rows: Sequence[Row], measures: Sequence[str] = ("frechet", "mmd")) -> Figure:
-    """Measures of generated images by group of people, lower is nearer to real ones.
+    """Measures of generated images by group of subjects, lower is nearer to real ones.
 
     A row is {"system", "group", "n", measure: Score as JSON or None}; `n` counts real images.
     """

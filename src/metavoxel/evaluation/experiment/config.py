@@ -21,11 +21,11 @@ from metavoxel.training.config import RunConfig, read_config
 class Simulation(Strict):
     """A simulated cohort, made when the experiment first runs (`metavoxel simulate`)."""
 
-    subjects: int = Field(ge=10, description="number of people")
+    subjects: int = Field(ge=10, description="number of subjects")
     seed: int = Field(default=0, ge=0)
     resolution: float = Field(default=4.0, gt=0, description="voxel size in mm")
     missing: float = Field(default=0.0, ge=0, lt=1, description="share of the cells left n/a")
-    slices: bool = Field(default=False, description="2D: one axial slice a person")
+    slices: bool = Field(default=False, description="2D: one axial slice a subject")
 
 
 class TrainingPlan(Strict):
@@ -133,7 +133,7 @@ class ImagesPlan(Strict):
     )
     given: tuple[str, ...] = Field(
         default=(),
-        description="scalars given when images are asked for by group, with values of test people",
+        description="scalars given when images are drawn by group, with values of test subjects",
     )
     conditional: tuple[str, ...] = Field(
         default=(), description="models asked for images by group (Figure D.5)"

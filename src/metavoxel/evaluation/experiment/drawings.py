@@ -30,10 +30,10 @@ def figures_of(
     if rows:
         out["Every system"] = charts.ablation(_headlines(rows), experiment.config.reference)
     if any("dispersion" in row["scores"] for row in rows):
-        out["Are the spreads true"] = charts.dispersion(rows)
+        out["Calibration"] = charts.dispersion(rows)
     run = experiment.runs[0]
     parts = zip(("training", "validation", "test"), experiment.tables(run), strict=True)
-    out["Figure C.4: who the people are"] = charts.demographics(dict(parts), experiment.schema)
+    out["Figure C.4: demographics"] = charts.demographics(dict(parts), experiment.schema)
     if by_group := group_rows(experiment):
         out["Figure D.5: images by group"] = charts.by_group(by_group)
     if anatomy := anatomy_rows(experiment):
@@ -67,8 +67,8 @@ def _of_models(experiment: Experiment) -> dict[str, Figure]:
         captions = pictures.captions(
             experiment.schema, {v: x[:_SHOWN] for v, x in test.scalars.items()}
         )
-        out["Figure B.1: people who do not exist"] = pictures.samples(
-            {"unseen people": real, **drawn}, {"unseen people": captions}
+        out["Figure B.1: unconditional samples"] = pictures.samples(
+            {"unseen subjects": real, **drawn}, {"unseen subjects": captions}
         )
     some = torch.from_numpy(test.images[image][:_INPAINTED])
     side = {3: 0, 2: 1}[model.schema.images[image].spatial_dims]  # from left to right

@@ -24,7 +24,7 @@ from metavoxel.model_files import json_text
 from metavoxel.model_folder import load_model
 from metavoxel.schema import Schema
 
-_BANDS = 2  # of a continuous variable, of as many test people each, in the groups of Figure D.5
+_BANDS = 2  # of a continuous variable, of as many test subjects each, in the groups of Figure D.5
 _FEWEST = 5  # real images of a group in a fold, below which it is not measured there
 _RULE = "against the test images of each fold"  # what was measured by another rule is not taken
 
@@ -70,7 +70,7 @@ def image_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def group_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The same of images that were asked for, by group of people."""
+    """The same of images that were asked for, by group of subjects."""
     return [row for row in _rows(experiment) if "group" in row]
 
 
@@ -103,14 +103,14 @@ def _memory_folder(experiment: Experiment, name: str, run: Run) -> Path:
 
 
 def free_images(experiment: Experiment, name: str, run: Run, image: str) -> np.ndarray | None:
-    """Images (n, C, *grid) in [0, 1] that a training drew of nobody."""
+    """Images (n, C, *grid) in [0, 1] that a training drew unconditionally."""
     return _read(experiment.images(name, run)).get(f"free/{image}")
 
 
 def asked_images(
     experiment: Experiment, name: str, run: Run, image: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images (n, C, *grid) that were drawn for people's values, and these values (n,)."""
+    """Images (n, C, *grid) that were drawn for subjects' values, and these values (n,)."""
     found = _read(experiment.images(name, run))
     given = {k.removeprefix("given/"): x for k, x in found.items() if k.startswith("given/")}
     return found[f"asked/{image}"], given
@@ -211,7 +211,7 @@ def _by_group(
 
 
 def groups(schema: Schema, values: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Groups of people (n,) by label, and by band of each continuous variable; and all of them."""
+    """Groups of subjects (n,) by label, by band of each continuous variable, and all of them."""
     n = len(next(iter(values.values())))
     found: list[tuple[tuple[str, ...], np.ndarray]] = [((), np.ones(n, bool))]
     for v, x in values.items():
@@ -241,7 +241,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _memorisation(experiment: Experiment, name: str, run: Run, console: Console) -> None:
-    """Of the first image variable, against the people of the test fold."""
+    """Of the first image variable, against the subjects of the test fold."""
     model = load_model(experiment.model(name, run), best_device())
     training, _, test = experiment.tables(run)
     image = next(iter(model.schema.images))

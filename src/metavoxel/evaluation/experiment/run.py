@@ -115,7 +115,7 @@ def _report(this: Experiment, pieces: Pieces) -> str:
     }
     found = _tables(this, rows, images)
     if verdicts:
-        found[f"What is shown of {this.config.reference}"] = verdict_table(verdicts)
+        found[f"Verdicts on {this.config.reference}"] = verdict_table(verdicts)
     figures = figures_of(this, rows, images)
     for name, fig in figures.items():
         with atomic_write(this.out / "figures" / f"{name}.png") as temporary:

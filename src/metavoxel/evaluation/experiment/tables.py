@@ -34,8 +34,8 @@ _IMAGE_MEASURES = {
 _OF_TABLE_1 = ("frechet", "mmd")
 _COPIES = {"flagged": "flagged as copies", "expected_flagged": "expected by chance"}
 _NEAREST = {
-    "share": "nearest is a training person",
-    "expected": "expected of one that prefers nobody",
+    "share": "nearest is a training subject",
+    "expected": "expected without memorisation",
     "p": "p of that share",
 }
 
@@ -169,7 +169,7 @@ def as_csv(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
 
 
 def images_table(images: Sequence[Row]) -> list[list[str]]:
-    """Every measure of generated images: systems down, and groups of people, if there are any."""
+    """Every measure of generated images: systems down, and groups of subjects, if there are any."""
     names = list(dict.fromkeys(k for row in images for k, x in row.items() if _is_score(x)))
     about = [k for k in ("system", "question", "group", "n") if any(k in row for row in images)]
     titles = ["model" if k == "system" else k for k in about]
@@ -187,7 +187,7 @@ def image_title(name: str, images: Sequence[Row]) -> str:
 
 
 def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Copies among the generated images of a model, and how well training people are told, down;
+    """Copies among the generated images of a model, and how well training subjects are told, down;
     runs across, and all of them: copies added up, p-values combined, means of the rest."""
     runs = [*found.values()]
     out = [["", *found, *(["all"] if len(runs) > 1 else [])]]
@@ -196,7 +196,7 @@ def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         out.append([title, *map(shown, each), *([of_all] if len(runs) > 1 else [])])
 
     for people in ("training", "held_out"):
-        add(f"{people.replace('_', ' ')} people", [run[people] for run in runs], "–", str)
+        add(f"{people.replace('_', ' ')} subjects", [run[people] for run in runs], "–", str)
     for space in runs[0]["spaces"]:
         seen = [run["spaces"][space] for run in runs]
         for key, title in _COPIES.items():
@@ -214,7 +214,7 @@ def memory_table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _combined(p_values: Sequence[float]) -> float:
-    """One p-value of several (Stouffer et al., 1949), as if the runs had no people in common."""
+    """One p-value of several (Stouffer et al., 1949), as if the runs had no subjects in common."""
     return float(np.asarray(combine_pvalues(p_values, method="stouffer"))[1])
 
 

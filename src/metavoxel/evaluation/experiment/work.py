@@ -375,7 +375,7 @@ def generation(name: str, run: Run) -> str:
 
 
 def _generate(experiment: Experiment, name: str, run: Run, console: Console) -> None:
-    """Images of nobody, and images for the values of the test people, in their order."""
+    """Unconditional images, and images for the values of the test subjects, in their order."""
     path, plan = experiment.images(name, run), experiment.config.images
     if path.exists() or plan is None:
         return
