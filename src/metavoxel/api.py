@@ -1,4 +1,4 @@
-"""The face of a trained model in Python: load it, ask it."""
+"""The Python interface of a trained model: load it, ask it."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class Model:
         `given` adds values to those in the text. Scalars are answered by their distributions, in
         one network evaluation; `samples` joint draws are made besides (default: of images as many
         as the model's, else none; of a model whose scalars diffuse always as many as the model's).
-        `prior` states how frequent labels are where the question is asked, as {"diagnosis": {"CN":
-        0.8, "MCI": 0.15, "AD": 0.05}}, instead of over the training set. `settings` change the
+        `prior` holds the label frequencies of your population (prior shift), as {"diagnosis":
+        {"CN": 0.8, "MCI": 0.15, "AD": 0.05}}, instead of the training set's. `settings` change the
         model's sampling for this question, as steps=25. Raises MetaVoxelError if the question does
         not fit the model.
         """
@@ -166,7 +166,7 @@ class Model:
         """The image of `record` as it would be with the values in `set`, all else the same.
 
         `record` holds the image and whatever is known of the subject. Values that it lacks are
-        first read off the image, in one evaluation, so that the change starts from somewhere.
+        first estimated from the image, in one evaluation.
         """
         name = self._image(variable)
         if name not in record:

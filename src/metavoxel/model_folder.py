@@ -43,7 +43,7 @@ from metavoxel.settings import explain
 def save_model(
     model: MetaVoxel, folder: Path | str, files: Mapping[str, str] | None = None
 ) -> None:
-    """Write the model folder of DESIGN.md, whole or not at all.
+    """Write the model folder, whole or not at all.
 
     `files` are further text files by name (model card, calibration, split, run settings).
     """

@@ -184,7 +184,7 @@ class DiffusionConfig(Strict):
         "state)",
     )
     times: TimesConfig = Field(
-        default_factory=CornerTimesConfig, description="which times training sees"
+        default_factory=CornerTimesConfig, description="distribution of the training times"
     )
 
     @property
@@ -224,20 +224,22 @@ class SamplingConfig(Strict):
     image_stop: int = Field(
         default=0,
         ge=0,
-        description="an image is answered by its mean given z_t at the last t of its trajectory "
-        "that is not below this one: above 0, detail that the network has not learnt comes out "
-        "smooth instead of as noise, and its variance is lost",
+        description="an image is its mean given z_t at the last t of its trajectory that is not "
+        "below this one: above 0, detail that the network has not learnt is smooth instead of "
+        "noise, and its variance is lost",
     )
     resamplings: int = Field(
         default=1, ge=1, description="RePaint's repetitions of every step; 1 is plain overwriting"
     )
     samples: int = Field(
-        default=32, ge=1, description="samples behind the spread of an answer; the paper takes 3"
+        default=32,
+        ge=1,
+        description="samples of an image, or of scalars that diffuse; the paper takes 3",
     )
     point: Literal["one_evaluation", "samples"] = Field(
         default="one_evaluation",
-        description="point answers from one network evaluation, or from the mean / majority of "
-        "the samples (the paper)",
+        description="where scalars diffuse: point estimates from one network evaluation, or from "
+        "the mean / majority of the samples (the paper)",
     )
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""Which times training sees: one for all (the paper), or one per variable with mass on the corners.
+"""Distributions of training times: one for all (the paper), or one per variable, as in questions.
 
 A question at inference puts the known variables at t = 0, the marginalised ones at T, and moves the
-asked ones from T to 0. `SharedTimes` never shows the network such states; independent uniform times
-almost never do (PAPER.md, "What we measured", 6). `CornerTimes` draws questions instead.
+asked ones from T to 0. `SharedTimes` never trains such states; independent uniform times almost
+never do. `CornerTimes` draws questions instead.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def one_evaluation(
     """E[variable | known] of Gaussian variables and p(label | known), in one network evaluation.
 
     The known are at t = 0, everything else at t = T: the prediction of z_0 there is the conditional
-    expectation itself (PAPER.md, "What we measured", 3). Needs zero terminal SNR.
+    expectation itself. Needs zero terminal SNR.
     """
     z, t = _corner(process, condition, generator)
     predictions = denoise(z, t, asked)
