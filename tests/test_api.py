@@ -381,11 +381,16 @@ def test_the_paper_s_system_is_built_line_by_line(monkeypatch: pytest.MonkeyPatc
     assert model.process.shapes == {"image": (4, 20, 24, 20), "age": (1,), "sex": (2,)}
     assert sum(p.numel() for p in model.denoiser.parameters()) > 500e6
     written = yaml.safe_load(path.read_text())
-    for part in (written["model"], written["training"]):
-        for name, given in part.items():
-            if isinstance(given, dict) and name != "split":
-                stage = getattr(config.model, name, None) or getattr(config.training, name)
-                assert {*type(stage).model_fields} <= {*given}, name
+    assert not _left_open(written, config.model_dump(mode="json", include={"model", "training"}))
+
+
+def _left_open(written: dict[str, Any], settings: dict[str, Any], at: str = "") -> list[str]:
+    """The settings, at any depth, that a file does not give."""
+    missing = [f"{at}{k}" for k in settings.keys() - written.keys()]
+    for k, value in settings.items():
+        if isinstance(value, dict) and isinstance(written.get(k), dict):
+            missing += _left_open(written[k], value, f"{at}{k}.")
+    return missing
 
 
 def test_a_mask_says_where_whatever_its_labels(folder: Path, tmp_path: Path) -> None:
