@@ -13,7 +13,7 @@ from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.evidence import Evidence
 from metavoxel.posterior.law import ScalarLaw
-from metavoxel.training.crossfit import HeldOut, cross_fit, fit_calibration
+from metavoxel.training.crossfit import HeldOut, calibrated_loss, cross_fit, fit_calibration
 from metavoxel.training.examples import Examples
 from random_laws import normal, seeded
 from tiny import tiny_config
@@ -53,6 +53,20 @@ def test_a_temperature_is_how_much_too_sure_evidence_is(claimed):
     for v in ("a", "b"):
         assert found.temperatures[v] == pytest.approx(claimed, rel=0.2)
     assert found.temperatures["sex"] == pytest.approx(1, rel=0.35)
+
+
+def test_how_sure_evidence_claims_to_be_does_not_count_in_the_calibrated_loss():
+    """Twice too sure is as good as right: at a temperature of 2 it is the same. Noise is not."""
+    law = ScalarLaw(["a", "b"], {"sex": 2})
+    right, sure = measured(law, 1.0), measured(law, 2.0)
+    same = {v: x for v, x in vars(sure.evidence).items() if v not in ("logits", "probabilities")}
+    logits = 2 * right.evidence.logits
+    sure = replace(sure, evidence=Evidence(**same, logits=logits, probabilities=logits.softmax(1)))
+    assert calibrated_loss(law, sure, 0) == pytest.approx(calibrated_loss(law, right, 0), abs=1e-6)
+    shuffled = {v: x.roll(1, 0) for v, x in right.scalars.items()}
+    assert calibrated_loss(law, replace(right, scalars=shuffled), 0) > 0.2 + calibrated_loss(
+        law, right, 0
+    )
 
 
 def test_what_is_said_of_a_number_for_a_label_counts_as_far_as_it_is_true():

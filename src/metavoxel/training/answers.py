@@ -21,7 +21,11 @@ from metavoxel.inference.calibration import crps, sample_variance
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.marginal import Marginal
 from metavoxel.training.config import JointTraining
+from metavoxel.training.crossfit import calibrated_loss, held_out
 from metavoxel.training.examples import Examples
+
+CALIBRATED = "scalars, calibrated"
+_RECORDS = 512  # of the validation subjects, at most
 
 
 class HeldOutAnswers(Callback):
@@ -54,6 +58,25 @@ class HeldOutAnswers(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validations = state_dict["validations"]
+
+
+class CalibratedLoss(Callback):
+    """Logs how unlikely the scalars of validation subjects are at the temperature that suits them.
+
+    A network is too sure of new subjects long before its means stop to improve, and its
+    temperatures are fitted when it is trained; so they are not to decide the epoch. Stands before
+    `BestWeights`, which takes it.
+    """
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        module: Any = pl_module
+        model, examples = module.model, module.validation_examples[0]
+        if model.law is None or not model.learns([*model.law.names], model.schema.images):
+            return
+        group = held_out(model, examples, torch.arange(len(examples))[:_RECORDS])
+        if len(group.evidence.mean):
+            loss = calibrated_loss(model.law, group, module.seed)
+            pl_module.log(f"validation/{CALIBRATED}", loss)
 
 
 def held_out_scores(

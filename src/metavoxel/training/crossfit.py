@@ -30,6 +30,7 @@ from metavoxel.training.seeds import generator
 
 _SUBSETS = 8  # of known scalars, asked of every record
 _ROUNDS = 60
+_TEMPERATURES = (1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
 # Standard deviations of the priors, in logarithms: of the temperature that scalars have in common,
 # of what they differ from it by, of the factors on shifts, of the sharing.
 _COMMON, _APART, _SHIFT, _SHARING = 0.5, 0.5, 1.0, 1.0
@@ -181,6 +182,26 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
     temperatures = dict(zip(law.names, torch.cat([numbers, labels]).tolist(), strict=True))
     rows = (dict(zip(law.labels, row, strict=True)) for row in shifts.tolist())
     return Calibration(temperatures, dict(zip(law.numbers, rows, strict=True)), float(sharing))
+
+
+def calibrated_loss(law: ScalarLaw, group: HeldOut, seed: int) -> float:
+    """-log p(asked | images, known) of held-out records, the mean over them and random subsets, at
+    that temperature, common to all scalars, at which it is least."""
+    questions = _questions(group.observed, generator(seed, 6))
+    frequencies, counts = law.prior.frequencies.cpu(), law.prior.counts
+    own = ScalarLaw(law.numbers, law.labels, group.prior)
+    numbers, labels = frequencies.new_ones(len(law.numbers)), frequencies.new_ones(len(counts))
+    losses = []
+    for t in _TEMPERATURES:
+        evidence = group.evidence.calibrated(
+            t * numbers, t * labels, numbers[:, None] * labels, frequencies, counts
+        )
+        each = [
+            own.log_likelihood(evidence, group.scalars, known, asked).mean()
+            for known, asked in questions
+        ]
+        losses.append(-float(torch.stack(each).mean()))
+    return min(losses)
 
 
 def answers_of(

@@ -22,10 +22,10 @@ from metavoxel.data.splits import Split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.weights import load_weights, write_weights
 from metavoxel.files.writing import atomic_write
-from metavoxel.model import SCALARS, MetaVoxel, best_device
+from metavoxel.model import MetaVoxel, best_device
 from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import Schema
-from metavoxel.training.answers import HeldOutAnswers
+from metavoxel.training.answers import CALIBRATED, CalibratedLoss, HeldOutAnswers
 from metavoxel.training.autoencoder import train_autoencoder
 from metavoxel.training.card import model_files
 from metavoxel.training.checkpoint import AtomicCheckpoint, BestWeights, averaging, best_step, fit
@@ -243,8 +243,9 @@ def _joint_stage(
     module = JointModule(model, examples["train"], examples["validation"], config.training)
     weights = sum(p.numel() for p in model.denoiser.parameters()) / 1e6
     console.print(f"Joint stage: {settings.steps} steps, {weights:.1f} M weights")
-    best = BestWeights(folder, model.schema.images, [SCALARS, *model.schema.scalars])
-    _fit(module, folder, [HeldOutAnswers(settings), best], settings, console)
+    scalars = [*model.schema.scalars] if model.law is None else [CALIBRATED]
+    best = BestWeights(folder, model.schema.images, scalars)
+    _fit(module, folder, [HeldOutAnswers(settings), CalibratedLoss(), best], settings, console)
     if (folder / "best.safetensors").exists():
         load_weights(model.denoiser, folder / "best.safetensors")
     model.eval()
