@@ -69,11 +69,12 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Heads:
     place = tmp_path_factory.mktemp("heads")
     dicom, out = write_heads(place), place / "out"
     process = metavoxel(place, *COMMAND, start_new_session=True)
-    while not (done := finished(out)):
+    while not finished(out):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate()  # until its workers are gone, too
+    process.communicate()  # until its workers are gone, too, which may finish a scan on their way
+    done = finished(out)
     files = {p: p.stat().st_mtime_ns for p in out.glob("sub-*/**/*") if p.is_file()}
     status, said = run(place, *COMMAND)
     return Heads(place / "bids", dicom, out, {"done": done, "files": files}, status, said)
