@@ -2,7 +2,7 @@
 
 Every variable is Gaussian, so the perfect denoiser is known in closed form and takes the network's
 place in the real samplers; whatever is wrong in these numbers is wrong with the sampling alone. The
-default noise schedule of 1000 times is used, but where another is named, and v-prediction.
+default noise schedule of 1000 times is used, but where another is named.
 
 Spread: a trajectory with eta = 0 is then linear in its noise, so that one record tells the variance
 of all samples, without Monte-Carlo error. Slope: the samples' regression on E[age | evidence] over
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig, ScheduleConfig
-from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.gaussian import GaussianForward
+from metavoxel.diffusion.joint import JointForward, State, Times
 from metavoxel.inference.samplers import Condition, Denoiser, sample
 
 SPREADS = (1.0, 0.5, 0.3, 0.2, 0.1)
@@ -43,9 +43,9 @@ SETTINGS = {
 EVIDENCE = (("one scalar", 1, 0.8), ("16 scalars", 16, 0.7))
 
 
-def perfect_denoiser(process: JointProcess, cov: Tensor) -> Denoiser:
-    """v of E[z_0 | z_t] for scalars ~ N(0, cov), in the order of the process, one time for each."""
-    schedule = next(iter(process.processes.values())).schedule
+def perfect_denoiser(process: JointForward, cov: Tensor) -> Denoiser:
+    """E[z_0 | z_t] for scalars ~ N(0, cov), in the order of the process, one time for each."""
+    schedule = next(iter(process.variables.values())).schedule
 
     def denoise(z: State, t: Times, asked: Collection[str]) -> State:
         alpha_bar = torch.stack([schedule.table[t[v][0]] for v in process])  # alike in all records
@@ -53,19 +53,14 @@ def perfect_denoiser(process: JointProcess, cov: Tensor) -> Denoiser:
         noisy = signal[:, None] * cov * signal + torch.diag(noise**2)
         zt = torch.cat([z[v] for v in process], 1).double()
         z0 = zt @ torch.linalg.solve(noisy, signal[:, None] * cov)
-        said = {}
-        for i, v in enumerate(process):
-            if v in asked:  # then t > 0: some of z_t is noise
-                epsilon = (zt[:, i] - signal[i] * z0[:, i]) / noise[i]
-                said[v] = (signal[i] * epsilon - noise[i] * z0[:, i])[:, None].float()
-        return said
+        return {v: z0[:, [i]].float() for i, v in enumerate(process) if v in asked}
 
     return denoise
 
 
-def make_process(names: Collection[str], schedule: ScheduleConfig) -> JointProcess:
-    gaussian = GaussianProcess(schedule.build(DiffusionConfig().T), "v")
-    return JointProcess(dict.fromkeys(names, gaussian), dict.fromkeys(names, (1,)))
+def make_process(names: Collection[str], schedule: ScheduleConfig) -> JointForward:
+    gaussian = GaussianForward(schedule.build(DiffusionConfig().T))
+    return JointForward(dict.fromkeys(names, gaussian), dict.fromkeys(names, (1,)))
 
 
 def variance_ratio(

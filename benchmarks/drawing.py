@@ -67,7 +67,7 @@ def stopped(
     model: MetaVoxel, image: str, n: int, stops: Sequence[int]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The same with every stop, a t of the image's own schedule."""
-    schedule = model.process.processes[image].schedule
+    schedule = model.process.variables[image].schedule
     for stop in stops:
         settings = model.config.sampling.model_copy(update={"image_stop": stop})
         signal = float(schedule.alpha_bar(torch.tensor(stop)))

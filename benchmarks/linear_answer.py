@@ -18,9 +18,9 @@ import torch
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.splits import read_split
 from metavoxel.diffusion.joint import State, Times
-from metavoxel.diffusion.preconditioned import FactorGaussian, PreconditionedGaussian
-from metavoxel.encoding.given_scalars import GivenScalars
+from metavoxel.diffusion.preconditioning import Preconditioned
 from metavoxel.evaluation.report import as_table
+from metavoxel.linear_gaussian.images import FactorGaussian
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model
 
@@ -41,26 +41,23 @@ def main(folder: Path, bids: Path) -> None:
     print("                       of nobody         scalars known")
     print("image        t  alpha_bar  linear  network  linear  network")
     for v in table.images:
-        process = model.process.processes[v]
-        assert isinstance(process, PreconditionedGaussian)
-        gaussian = process.gaussian()
-        variance = gaussian.own + gaussian.factors.square().sum(0)
+        image = model.parameterizations[v]
+        assert isinstance(image, Preconditioned)
+        gaussian = image.gaussian()
+        variance = gaussian.unique + gaussian.factors.square().sum(0)
         independent = FactorGaussian(gaussian.factors[:0], variance)
         for fraction in FRACTIONS:
             z, times = noisy(model, z0, v, round(fraction * model.process.T))
-            alpha_bar = process.schedule.alpha_bar(times[v])
-            error = {"independent": independent.given(z[v], alpha_bar).mean}
+            alpha_bar = image.forward.schedule.alpha_bar(times[v])
+            error = {"independent": independent.lmmse(z[v], alpha_bar).mean}
             for known in (False, True):
                 if known:
                     clean = {u: torch.zeros_like(times[u]) for u in model.schema.scalars}
                     z = {u: x if u == v else z0[u] for u, x in z.items()}
                     times = times | clean
-                linear, given = process.silence(z[v]), model.autoencoders[v].given
-                if isinstance(given, GivenScalars):
-                    said = given(z, {u: times[u] == 0 for u in model.schema.scalars})
-                    linear = process.informed(linear, z[v], times[v], said)
-                for name, said in (("linear", linear), ("network", model(z, times, [v])[v])):
-                    error[f"{name}, {known}"] = process.clean(said, z[v], times[v])
+                noisy_image, said = (x[v] for x in model.predicted(z, times, [v]))
+                error[f"linear, {known}"] = noisy_image.denoised(torch.zeros_like(said))
+                error[f"network, {known}"] = noisy_image.denoised(said)
             square = {k: float((x - z0[v]).square().mean()) for k, x in error.items()}
             first = square.pop("independent")
             shares = " ".join(f"{x / first:7.3f}" for x in square.values())

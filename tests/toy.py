@@ -18,14 +18,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.categorical import CategoricalProcess, Kernel
+from metavoxel.diffusion.categorical import CategoricalForward, Kernel
 from metavoxel.diffusion.config import ScheduleConfig
-from metavoxel.diffusion.gaussian import GaussianProcess, Prediction
-from metavoxel.diffusion.joint import JointProcess, State, Times
+from metavoxel.diffusion.gaussian import GaussianForward
+from metavoxel.diffusion.joint import JointForward, State, Times
 from metavoxel.diffusion.schedule import Schedule, cosine
 from metavoxel.inference.samplers import Denoiser
-
-IMPOSSIBLE = -1e4  # the log probability of a label that the evidence excludes
 
 
 def all_subsets(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -113,12 +111,12 @@ class Toy:
         second[:, : len(a), : len(a)] += torch.einsum("nc,cab->nab", weight, cov)
         return first, second - first[:, :, None] * first[:, None, :]
 
-    def density(self, process: JointProcess, z: State, t: Times) -> Tensor:
+    def density(self, process: JointForward, z: State, t: Times) -> Tensor:
         """log q(z_t) of a noisy state, one time per variable, (n,)."""
         return self._cells_given(process, z, t)[0].logsumexp(-1)
 
-    def denoiser(self, process: JointProcess) -> Denoiser:
-        """The network that a perfect training would give: f(z_t, t), every conditional exact."""
+    def denoiser(self, process: JointForward) -> Denoiser:
+        """The one that a perfect training would give: E[z_0 | z_t], every conditional exact."""
 
         def denoise(z: State, t: Times, asked: Collection[str]) -> State:
             log_weight, mean = self._cells_given(process, z, t)
@@ -126,17 +124,13 @@ class Toy:
             x0 = torch.einsum("nc,ncd->nd", weight, mean)
             out: State = {}
             for v in asked:
-                if v in self.labels:
-                    logits = (weight @ self.cells[v]).log().clamp_min(IMPOSSIBLE)
-                    out[v] = logits.float()
-                else:
-                    said = x0[:, self.dims([v])].view(z[v].shape)
-                    out[v] = _prediction(process.processes[v], said, z[v], t[v]).float()
+                said = weight @ self.cells[v] if v in self.labels else x0[:, self.dims([v])]
+                out[v] = said.view(len(said), *process.shapes[v]).float()
             return out
 
         return denoise
 
-    def _cells_given(self, process: JointProcess, z: State, t: Times) -> tuple[Tensor, Tensor]:
+    def _cells_given(self, process: JointForward, z: State, t: Times) -> tuple[Tensor, Tensor]:
         """log p(cell, z_t), (n, C), and E[x_0 | cell, z_t], (n, C, D).
 
         Within a cell, z_t = A x_0 + B noise is Gaussian, with A and B diagonal; at t = 0 it is x_0.
@@ -157,18 +151,18 @@ class Toy:
         log_weight = log_weight - (residual.square().sum(-1) + log_det + log_2pi) / 2
         mean = self.mean + torch.einsum("ncde,nce->ncd", cross @ white.mT, residual)
         for v in self.labels:
-            p = process.processes[v]
-            assert isinstance(p, CategoricalProcess)
+            p = process.variables[v]
+            assert isinstance(p, CategoricalForward)
             a = p.schedule.alpha_bar(t[v]).double()[:, None, None]
             clean = torch.nn.functional.pad(self.cells[v], (0, p.states - p.K))
             q = a * clean + (1 - a) * p.stationary(clean)  # (1 or n, C, states)
             log_weight = log_weight + (q * z[v].double()[:, None]).sum(-1).log()
         return log_weight, mean
 
-    def _amplitudes(self, process: JointProcess, t: Times) -> tuple[Tensor, Tensor]:
+    def _amplitudes(self, process: JointForward, t: Times) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of every dimension, (1 or n, D)."""
         a = [
-            process.processes[v]
+            process.variables[v]
             .schedule.alpha_bar(t[v])
             .double()[:, None]
             .expand(-1, len(self.dims([v])))
@@ -177,16 +171,6 @@ class Toy:
         rows = max(len(x) for x in a)
         bar = torch.cat([x.expand(rows, -1) for x in a], 1)
         return bar.sqrt(), (1 - bar).sqrt()
-
-
-def _prediction(process: object, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-    """E[z_0 | z_t] said as the noise, as z_0 or as the velocity."""
-    assert isinstance(process, GaussianProcess)
-    a = process.schedule.alpha_bar(t).double().view(-1, *[1] * (x0.ndim - 1))
-    noise = (zt.double() - a.sqrt() * x0) / (1 - a).sqrt()
-    return {"epsilon": noise, "x0": x0, "v": a.sqrt() * noise - (1 - a).sqrt() * x0}[
-        process.prediction
-    ]
 
 
 def make_toy() -> Toy:
@@ -237,23 +221,22 @@ def make_line(correlation: float, spread: float = 1.0, evidence: int = 1) -> Toy
 
 def make_process(
     toy: Toy,
-    prediction: Prediction = "v",
+    zero_snr: bool = True,
     kernel: Kernel = "uniform",
     T: int = 1000,  # noqa: N803
     schedule: Schedule | None = None,
-) -> JointProcess:
-    """The default schedules: images have their own. With a `schedule` all Gaussians follow it; for
-    epsilon, which zero SNR excludes, they follow the default without its rescaling."""
-    zero_snr = prediction != "epsilon"
+) -> JointForward:
+    """The default schedules: images have their own. With a `schedule` all Gaussians follow it;
+    without zero terminal SNR, as epsilon needs, the default without its rescaling."""
     of_images = cosine(T) if schedule is None and zero_snr else schedule
     schedule = schedule or ScheduleConfig(zero_terminal_snr=zero_snr).build(T)
     categorical = cosine(schedule.T)
-    return JointProcess(
+    return JointForward(
         {
-            v: GaussianProcess((len(shape) > 1 and of_images) or schedule, prediction)
+            v: GaussianForward((len(shape) > 1 and of_images) or schedule)
             for v, shape in toy.shapes.items()
         }
-        | {v: CategoricalProcess(categorical, k, kernel) for v, k in toy.labels.items()},
+        | {v: CategoricalForward(categorical, k, kernel) for v, k in toy.labels.items()},
         toy.shapes | {v: (k,) for v, k in toy.labels.items()},
     )
 

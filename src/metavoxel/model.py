@@ -1,4 +1,4 @@
-"""The MetaVoxel model: schema, encoders, processes, network, and its loss (Eq. 5)."""
+"""The MetaVoxel model: schema, encoders, forward process, network, and its loss (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from torch import Tensor, nn
 
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.denoiser.unet import Clean, JointUNet, Layout
-from metavoxel.diffusion.categorical import CategoricalProcess
+from metavoxel.diffusion.categorical import CategoricalForward
 from metavoxel.diffusion.config import DiffusionConfig, SamplingConfig
-from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.joint import JointProcess, State, Times
-from metavoxel.diffusion.preconditioned import PreconditionedGaussian
-from metavoxel.diffusion.process import Process, over_axes
+from metavoxel.diffusion.forward import over_axes
+from metavoxel.diffusion.gaussian import GaussianForward
+from metavoxel.diffusion.joint import JointForward, State, Times, joint_loss
+from metavoxel.diffusion.parameterization import (
+    GaussianPrediction,
+    LabelPrediction,
+    Noisy,
+    Parameterization,
+)
+from metavoxel.diffusion.preconditioning import Preconditioned
 from metavoxel.diffusion.schedule import cosine
 from metavoxel.diffusion.times import TimeSampler
-from metavoxel.encoding.given_scalars import GivenScalars, ScalarFeatures
-from metavoxel.encoding.image import ImageEncoding, KLConfig, build_encoder
+from metavoxel.encoding.image import ImageEncoder, ImageEncoding, KLConfig, build_encoder
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling, OneHot
 from metavoxel.errors import MetaVoxelError
+from metavoxel.linear_gaussian.given_scalars import GivenScalars, ScalarFeatures
+from metavoxel.linear_gaussian.images import Moments
 from metavoxel.posterior.evidence import Evidence
 from metavoxel.posterior.law import ScalarLaw, ScalarPosterior
 from metavoxel.posterior.marginal import Marginal
@@ -112,7 +119,8 @@ class MetaVoxel(nn.Module):
         self.autoencoders = nn.ModuleDict(
             {v: build_encoder(config.encoding, x, features) for v, x in schema.images.items()}
         )
-        self.process = self._joint_process()
+        self.parameterizations = self._parameterizations()
+        self.process = self._forward_process()
         self.denoiser = JointUNet(self._layout(), config.denoiser)
         if self.law is not None:
             # Noise about the means would first teach the variances to be large, where a logistic
@@ -125,11 +133,12 @@ class MetaVoxel(nn.Module):
         return next(self.denoiser.parameters()).device
 
     def forward(self, z: State, t: Times, asked: Collection[str] | None = None) -> State:
-        """f(z_t, t): what the network predicts of the asked variables (default: all that diffuse).
+        """E[z_0 | z_t] of the asked variables (default: all that diffuse), of labels probabilities.
 
         With the law, the scalars in `z` are known where their t is 0, and unknown where it is T.
         """
-        return self._network(z, t, [*self.process] if asked is None else asked)
+        noisy, predictions = self.predicted(z, t, [*self.process] if asked is None else asked)
+        return {v: noisy[v].denoised(x) for v, x in predictions.items()}
 
     def given(
         self, scalars: State, n: int, generator: torch.Generator | None = None
@@ -186,7 +195,7 @@ class MetaVoxel(nn.Module):
         n = len(next(iter(t.values())))
         scalars, unknown = self.corner({}, n, [*self.schema.scalars], None)
         z, t = z | scalars, t | unknown
-        return self._read(self._network(z, t, [EVIDENCE])[EVIDENCE], t)
+        return self._read(self.predicted(z, t, [EVIDENCE])[1][EVIDENCE], t)
 
     def _read(self, output: Tensor, t: Times) -> Evidence:
         assert self.law is not None
@@ -201,33 +210,40 @@ class MetaVoxel(nn.Module):
         z, t = {}, {}
         for v in names:
             t[v] = torch.full((n,), 0 if v in known else self.process.T, device=self.device)
-            if v not in self.process.processes:
+            if v not in self.process:
                 z[v] = known[v] if v in known else torch.zeros(n, self._states(v)).to(self.device)
             elif v in known:
                 noise = self.process.noise(n, generator, [v])[v].to(self.device)
-                z[v] = self.process.processes[v].noised(known[v], t[v], noise)
+                z[v] = self.process.variables[v].noised(known[v], t[v], noise)
             else:
                 z[v] = self.process.prior(n, generator, [v])[v].to(self.device)
         return z, t
 
-    def _network(self, z: State, t: Times, asked: Collection[str]) -> State:
-        """The predictions of the asked variables, and of `EVIDENCE` if it is asked."""
-        predictions = self.denoiser(self._shown(z, t), t, asked, self._clean(z, t, asked))
-        return {v: self._following(v, x, z, t) for v, x in predictions.items()}
+    def predicted(
+        self, z: State, t: Times, asked: Collection[str]
+    ) -> tuple[dict[str, Noisy], State]:
+        """What z_t is to the network, and f(z_t, t): its predictions of the asked variables, and of
+        `EVIDENCE` if it is asked."""
+        noisy = self._noisy(z, t, asked)
+        shown = self._shown(noisy, z, t)
+        return noisy, self.denoiser(shown, t, asked, self._clean(z, t, asked))
 
-    def _following(self, name: str, prediction: Tensor, z: State, t: Times) -> Tensor:
-        """The prediction; of an image, as a correction of the LMMSE estimate given the scalars."""
-        given = self.autoencoders[name].given if name in self.autoencoders else None
-        if given is None:
-            return prediction
-        process = self.process.processes[name]
-        assert isinstance(given, GivenScalars) and isinstance(process, PreconditionedGaussian)
-        scalars = given(z, {v: t[v] == 0 for v in self.schema.scalars})
-        return process.informed(prediction, z[name], t[name], scalars)
+    def _noisy(self, z: State, t: Times, asked: Collection[str]) -> dict[str, Noisy]:
+        return {
+            v: x.at(z[v], t[v], self._known_of(v, z, t) if v in asked else None)
+            for v, x in self.parameterizations.items()
+        }
 
-    def _shown(self, z: State, t: Times) -> State:
+    def _known_of(self, image: str, z: State, t: Times) -> Moments | None:
+        """What the scalars at t = 0 say of an image's factors, if images follow them."""
+        given = self.autoencoders[image].given if image in self.autoencoders else None
+        if not isinstance(given, GivenScalars):
+            return None
+        return given(z, {v: t[v] == 0 for v in self.schema.scalars})
+
+    def _shown(self, noisy: Mapping[str, Noisy], z: State, t: Times) -> State:
         """The network's inputs at z_t."""
-        shown = self.process.seen({v: z[v] for v in self.process}, t)
+        shown = {v: x.network_input for v, x in noisy.items()}
         if self.law is None:
             return {v: shown[v] for v in self.schema}
         for v in self.schema.images:  # of an unknown image the noise is not shown either
@@ -281,15 +297,14 @@ class MetaVoxel(nn.Module):
         diffusing = {v: z0[v] for v in self.process}
         zt = z0 | self.process.noised(diffusing, t, noise)
         if self.law is None:
-            predictions = self._network(zt, t, asked)
-            return self.process.loss(predictions, z0, t, noise, observed)
+            return joint_loss(*self.predicted(zt, t, asked), z0, t, noise, observed)
         t |= {v: torch.where(t[v] > 0, T, 0) for v in self.law.names}
         known = {v: t[v] == 0 for v in self.law.names}
         if not asked:  # the evidence is of the images alone, so that every record teaches it
             t |= {v: torch.full_like(t[v], T) for v in self.law.names}
-        predictions = self._network(zt, t, [*asked, EVIDENCE])
+        noisy, predictions = self.predicted(zt, t, [*asked, EVIDENCE])
         output = predictions.pop(EVIDENCE)
-        total, parts = self.process.loss(predictions, z0, t, noise, observed)
+        total, parts = joint_loss(noisy, predictions, z0, t, noise, observed)
         if not self.learns([*self.law.names], [*self.schema.images]):
             return total, parts
         alone = torch.stack([t[v] == T for v in self.law.names]).all(0)
@@ -343,50 +358,59 @@ class MetaVoxel(nn.Module):
             return self.autoencoders[name].decode(z)  # type: ignore[operator]
         return (self.scalings.get(name) or self.labels[name]).decode(z)
 
-    def _joint_process(self) -> JointProcess:
+    def _parameterizations(self) -> dict[str, Parameterization]:
+        """Of every variable that diffuses."""
         config = self.config.diffusion
-        of_images = config.schedule_of_images.build(config.T)
-        processes: dict[str, Process] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for v, image in self.schema.images.items():
+        out: dict[str, Parameterization] = {}
+        forward = GaussianForward(config.schedule_of_images.build(config.T))
+        for v in self.schema.images:
             encoder = self.autoencoders[v]
-            processes[v] = (
-                PreconditionedGaussian(
-                    GaussianProcess(of_images, "x0"),
-                    encoder.gaussian,  # type: ignore[arg-type]
-                    config.image_loss_relative,
+            assert isinstance(encoder, ImageEncoder)
+            if config.image_preconditioning:
+                out[v] = Preconditioned(forward, encoder.gaussian, config.image_loss_relative)
+            else:
+                out[v] = GaussianPrediction(
+                    forward, config.image_prediction, clip=config.image_clip
                 )
-                if config.image_preconditioning
-                else GaussianProcess(of_images, config.image_prediction, clip=config.image_clip)
-            )
-            shapes[v] = (encoder.latent_channels, *encoder.latent_shape(image.shape))  # type: ignore
         if self.law is not None:
-            return JointProcess(processes, shapes)
-        schedule = config.schedule.build(config.T)
+            return out
+        forward, target = (
+            GaussianForward(config.schedule.build(config.T)),
+            config.continuous_prediction,
+        )
         for v in self.schema.continuous:
-            scaling, prediction = self.scalings[v], config.continuous_prediction
+            scaling = self.scalings[v]
             assert isinstance(scaling, LinearScaling)
             # The paper's loss is the plain squared error of the noise, whose variance is 1.
-            std = 1.0 if prediction == "epsilon" else scaling.std
-            processes[v] = GaussianProcess(schedule, prediction, std, config.continuous_clip)
-            shapes[v] = (1,)
+            std = 1.0 if target == "epsilon" else scaling.std
+            out[v] = GaussianPrediction(forward, target, std, config.continuous_clip)
         for v in self.schema.categorical:
-            K = self._states(v)  # noqa: N806
-            processes[v] = CategoricalProcess(cosine(config.T), K, config.categorical_kernel)
-            shapes[v] = (K,)
-        return JointProcess(processes, shapes)
+            kernel = config.categorical_kernel
+            out[v] = LabelPrediction(CategoricalForward(cosine(config.T), self._states(v), kernel))
+        return out
+
+    def _forward_process(self) -> JointForward:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for v in self.parameterizations:
+            shapes[v] = (self._states(v),) if v in self.schema.scalars else self._latent_shape(v)
+        return JointForward({v: x.forward for v, x in self.parameterizations.items()}, shapes)
+
+    def _latent_shape(self, image: str) -> tuple[int, ...]:
+        encoder = self.autoencoders[image]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder.latent_channels, *encoder.latent_shape(self.schema.images[image].shape)
 
     def _layout(self) -> Layout:
         process, fields = self.process, {}
         for v in self.schema.images:
-            shown, predicted = process.processes[v].widths
+            shown, predicted = self.parameterizations[v].widths
             channels = process.shapes[v][0]
             fields[v] = shown * channels, predicted * channels
         if self.law is not None:
             scalars = {v: self._states(v) for v in self.schema.scalars}
             heads = {EVIDENCE: self.law.widths}
         else:
-            widths = {v: process.processes[v].widths for v in self.schema.scalars}
+            widths = {v: self.parameterizations[v].widths for v in self.schema.scalars}
             scalars = {v: state for v, (state, _) in widths.items()}
             heads = {v: (out, 0) for v, (_, out) in widths.items()}
         grids = [process.shapes[v][1:] for v in self.schema.images]

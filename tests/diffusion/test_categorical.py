@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metavoxel.diffusion.categorical import CategoricalProcess, Kernel
+from metavoxel.diffusion.categorical import CategoricalForward, Kernel
 from metavoxel.diffusion.schedule import cosine, linear
 
 KERNELS: list[Kernel] = ["uniform", "absorbing"]
@@ -24,7 +24,7 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def reached(process: CategoricalProcess, s: int, t: int) -> torch.Tensor:
+def reached(process: CategoricalForward, s: int, t: int) -> torch.Tensor:
     """Q_{s+1} ... Q_t: row i holds q(z_t | z_s = i)."""
     matrix = torch.eye(process.states, dtype=torch.float64)
     for u in range(s + 1, t + 1):
@@ -41,14 +41,14 @@ def assert_frequencies(draws: torch.Tensor, probabilities: torch.Tensor, errors:
 
 
 def test_the_uniform_matrix_is_eq_4():
-    process = CategoricalProcess(cosine(10), 3)
+    process = CategoricalForward(cosine(10), 3)
     beta = process.schedule.beta(4)
     expected = (1 - beta) * torch.eye(3) + beta / 3 * torch.ones(3, 3)
     assert torch.allclose(process.transition_matrix(4), expected.double())
 
 
 def test_the_absorbing_matrix_only_ever_masks():
-    process = CategoricalProcess(cosine(10), 3, "absorbing")
+    process = CategoricalForward(cosine(10), 3, "absorbing")
     beta, matrix = process.schedule.beta(4), process.transition_matrix(4)
     assert torch.allclose(matrix[:3, 3], torch.full((3,), beta).double())
     assert torch.allclose(matrix[:3, :3], (1 - beta) * torch.eye(3).double())
@@ -57,7 +57,7 @@ def test_the_absorbing_matrix_only_ever_masks():
 
 @pytest.mark.parametrize("K", [2, 5])
 def test_the_product_of_the_matrices_is_the_marginal(kernel, K):  # noqa: N803
-    process = CategoricalProcess(cosine(30), K, kernel)
+    process = CategoricalForward(cosine(30), K, kernel)
     labels = torch.eye(K)
     for t in (0, 1, 7, 29, 30):
         product = reached(process, 0, t)[:K]
@@ -65,7 +65,7 @@ def test_the_product_of_the_matrices_is_the_marginal(kernel, K):  # noqa: N803
 
 
 def test_the_marginal_is_linear_in_soft_labels(kernel):
-    process = CategoricalProcess(cosine(30), 4, kernel)
+    process = CategoricalForward(cosine(30), 4, kernel)
     soft = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     mixed = soft @ process.marginal(torch.eye(4), times(4, 12))
     assert torch.allclose(process.marginal(soft, times(1, 12)), mixed)
@@ -73,7 +73,7 @@ def test_the_marginal_is_linear_in_soft_labels(kernel):
 
 def test_step_by_step_simulation_matches_noised(kernel, generator):
     """Eq. 2 applied one step after another, against one draw of q(z_t | z_0)."""
-    process, n, T = CategoricalProcess(linear(12, 0.05, 0.4), 3, kernel), 8000, 12  # noqa: N806
+    process, n, T = CategoricalForward(linear(12, 0.05, 0.4), 3, kernel), 8000, 12  # noqa: N806
     z = torch.nn.functional.one_hot(torch.full((n,), 1), process.states).double()
     for t in range(1, T + 1):
         state = torch.multinomial(z @ process.transition_matrix(t), 1, generator=generator)[:, 0]
@@ -87,7 +87,7 @@ def test_step_by_step_simulation_matches_noised(kernel, generator):
 
 @pytest.mark.parametrize(("s", "t"), [(0, 5), (5, 6), (5, 25), (29, 30)])
 def test_noised_then_renoised_is_noised(kernel, s, t, generator):
-    process, n = CategoricalProcess(cosine(30), 3, kernel), 8000
+    process, n = CategoricalForward(cosine(30), 3, kernel), 8000
     label = torch.eye(3)[2].expand(n, -1)
     zs = process.noised(label, times(n, s), process.noise(n, (3,), generator))
     zt = process.renoised(zs, times(n, s), times(n, t), process.noise(n, (3,), generator))
@@ -95,7 +95,7 @@ def test_noised_then_renoised_is_noised(kernel, s, t, generator):
 
 
 def test_the_prior_is_the_stationary_distribution(kernel, generator):
-    process = CategoricalProcess(cosine(30), 4, kernel)
+    process = CategoricalForward(cosine(30), 4, kernel)
     draws = process.prior(process.noise(8000, (4,), generator))
     assert_frequencies(draws, process.stationary(draws))
     assert torch.allclose(
@@ -120,7 +120,7 @@ def brute_force(process, probabilities, zt, t: int, s: int) -> torch.Tensor:
     ("t", "s"), [(40, 39), (40, 13), (40, 0), (21, 20), (21, 4), (2, 1), (1, 0)]
 )
 def test_the_posterior_is_bayes_by_brute_force(kernel, K, t, s, generator):  # noqa: N803
-    process = CategoricalProcess(cosine(40), K, kernel)
+    process = CategoricalForward(cosine(40), K, kernel)
     n = 6
     label = torch.eye(K)[torch.randint(K, (n,), generator=generator)]
     zt = process.noised(label, times(n, t), process.noise(n, (K,), generator))
@@ -132,7 +132,7 @@ def test_the_posterior_is_bayes_by_brute_force(kernel, K, t, s, generator):  # n
 
 def test_the_posterior_averages_to_the_marginal(kernel):
     """sum_{z_t} q(z_t | z_0) p(z_s | z_t) = q(z_s | z_0) if the clean label is known."""
-    process = CategoricalProcess(cosine(40), 5, kernel)
+    process = CategoricalForward(cosine(40), 5, kernel)
     n, label = process.states, torch.eye(5)[3:4]
     weight = process.marginal(label, times(1, 30))[0]
     said = process.posterior(label.expand(n, -1), torch.eye(n), times(n, 30), times(n, 11))
@@ -141,14 +141,14 @@ def test_the_posterior_averages_to_the_marginal(kernel):
 
 @pytest.mark.parametrize("K", LABELS)
 def test_the_posterior_is_stable_in_float32_at_every_time(kernel, K, generator):  # noqa: N803
-    process = CategoricalProcess(cosine(1000), K, kernel)
+    process = CategoricalForward(cosine(1000), K, kernel)
     t = torch.arange(1, 1001)
     s = (torch.rand(1000, generator=generator) * t).long()
     label = torch.eye(K)[torch.randint(K, (1000,), generator=generator)]
     zt = process.noised(label, t, process.noise(1000, (K,), generator))
     for sharpness in (0.0, 3.0, 1e4):  # from ignorance to certainty, often of a wrong label
         logits = sharpness * torch.randn((1000, K), generator=generator)
-        said = process.posterior(process.clean(logits, zt, t), zt, t, s)
+        said = process.posterior(logits.softmax(-1), zt, t, s)
         assert torch.isfinite(said).all()
         assert (said >= 0).all()
         assert torch.allclose(said.sum(-1), torch.ones(1000), atol=1e-5)
@@ -156,77 +156,48 @@ def test_the_posterior_is_stable_in_float32_at_every_time(kernel, K, generator):
 
 def test_a_revealed_label_never_changes(generator):
     """Under the absorbing kernel a label that z_t shows is z_0, whatever the network says."""
-    process, n = CategoricalProcess(cosine(100), 3, "absorbing"), 500
+    process, n = CategoricalForward(cosine(100), 3, "absorbing"), 500
     zt = torch.eye(4)[1].expand(n, -1)
-    against = torch.tensor([500.0, -500.0, 0.0]).expand(n, -1)
+    against = torch.tensor([1.0, 0.0, 0.0]).expand(n, -1)
     zs = process.step(against, zt, times(n, 60), times(n, 20), generator)
     assert torch.equal(zs, zt)
 
 
 def test_the_last_step_leaves_no_mask(generator):
-    process, n = CategoricalProcess(cosine(100), 3, "absorbing"), 2000
+    process, n = CategoricalForward(cosine(100), 3, "absorbing"), 2000
     zt = torch.eye(4)[3].expand(n, -1)
-    zs = process.step(torch.zeros(n, 3), zt, times(n, 60), times(n, 0), generator)
+    zs = process.step(torch.full((n, 3), 1 / 3), zt, times(n, 60), times(n, 0), generator)
     assert_frequencies(zs, torch.tensor([1 / 3, 1 / 3, 1 / 3, 0]))
 
 
 def test_a_step_to_0_draws_the_predicted_label(kernel, generator):
-    process, n = CategoricalProcess(cosine(100), 3, kernel), 8000
+    process, n = CategoricalForward(cosine(100), 3, kernel), 8000
     p = torch.tensor([0.6, 0.3, 0.1])
     zt = process.prior(process.noise(n, (3,), generator))
-    z0 = process.step(p.log().expand(n, -1), zt, times(n, 100), times(n, 0), generator)
+    z0 = process.step(p.expand(n, -1), zt, times(n, 100), times(n, 0), generator)
     assert_frequencies(z0[:, :3], p)
 
 
 def test_one_step_is_as_good_as_many_if_the_label_is_known(kernel, generator):
     """k-step sampling: with a perfect prediction the stride does not matter."""
-    process, n = CategoricalProcess(cosine(100), 3, kernel), 8000
-    logits = torch.tensor([-200.0, 0.0, -200.0]).expand(n, -1)
+    process, n = CategoricalForward(cosine(100), 3, kernel), 8000
+    z0 = torch.eye(3)[1].expand(n, -1)
     for stride in (10, 50):
         z = process.prior(process.noise(n, (3,), generator))
         for t in range(100, 50, -stride):
-            z = process.step(logits, z, times(n, t), times(n, t - stride), generator)
+            z = process.step(z0, z, times(n, t), times(n, t - stride), generator)
         assert_frequencies(z, process.marginal(torch.eye(3)[1:2], times(1, 50))[0])
 
 
 def test_gumbel_draws_follow_small_probabilities(generator):
-    process, n = CategoricalProcess(cosine(100), 200), 20000
+    process, n = CategoricalForward(cosine(100), 200), 20000
     p = torch.arange(1, 201).float()
     p = p / p.sum()
     draws = process.step(
-        p.log().expand(n, -1),
+        p.expand(n, -1),
         torch.eye(200)[:1].expand(n, -1),
         times(n, 100),
         times(n, 0),
         generator,
     )
     assert_frequencies(draws, p)
-
-
-def test_the_loss_is_the_cross_entropy_of_the_clean_label():
-    process = CategoricalProcess(cosine(10), 3)
-    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
-    z0 = torch.eye(3)[[0, 2]]
-    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2]), reduction="none")
-    said = process.loss(logits, z0, times(2, 5), process.noise(2, (3,)))
-    assert torch.allclose(said, expected)
-
-
-def test_the_loss_of_half_precision_logits_is_computed_in_float32():
-    process = CategoricalProcess(cosine(10), 200)
-    logits = torch.randn(4, 200).to(torch.bfloat16).requires_grad_()
-    z0 = torch.eye(200)[:4]
-    loss = process.loss(logits, z0, times(4, 5), process.noise(4, (200,)))
-    assert loss.dtype == torch.float32
-    expected = process.loss(logits.detach().float(), z0, times(4, 5), process.noise(4, (200,)))
-    assert torch.equal(loss, expected)
-    loss.sum().backward()
-    assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
-    assert process.clean(logits, z0, times(4, 5)).dtype == torch.float32
-
-
-def test_the_loss_of_a_certain_mistake_is_finite():
-    process = CategoricalProcess(cosine(10), 2)
-    logits = torch.tensor([[1e4, -1e4]])
-    assert float(process.loss(logits, torch.eye(2)[1:], times(1, 5), torch.zeros(1, 2))) == 2e4

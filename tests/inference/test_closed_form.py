@@ -18,7 +18,6 @@ from torch import Tensor
 
 from metavoxel.diffusion.categorical import Kernel
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.gaussian import Prediction
 from metavoxel.diffusion.schedule import Schedule, rescale_zero_terminal_snr, scaled_linear
 from metavoxel.inference.samplers import Condition, one_evaluation, sample, time_grid
 from toy import Toy, all_subsets, make_line, make_process, make_toy, only, regression
@@ -49,7 +48,7 @@ def ask(
     asked: Collection[str],
     settings: SamplingConfig,
     n: int = 2000,
-    prediction: Prediction = "v",
+    zero_snr: bool = True,
     kernel: Kernel = "uniform",
     seed: int = 0,
     schedule: Schedule | None = None,
@@ -57,7 +56,7 @@ def ask(
     """Evidence (n, E), samples (n, F), E[asked | known] (n, F) and Cov[asked | known] (n, F, F)."""
     generator = torch.Generator().manual_seed(seed)
     evidence = only(toy.draw(n, generator), [v for v in toy.names if v in known])
-    process = make_process(toy, prediction, kernel, schedule=schedule)
+    process = make_process(toy, zero_snr, kernel, schedule=schedule)
     drawn = sample(
         toy.denoiser(process), process, Condition(n, evidence), asked, settings, generator
     )
@@ -106,14 +105,14 @@ def test_the_closed_form_agrees_with_draws_of_the_joint():
 def test_the_denoiser_agrees_with_the_score_of_the_noisy_density(kernel):
     """Tweedie: E[z_0 | z_t] = (z_t + (1 - alpha_bar) grad log q(z_t)) / sqrt(alpha_bar)."""
     generator, n = torch.Generator().manual_seed(3), 64
-    process = make_process(TOY, "x0", kernel)
+    process = make_process(TOY, kernel=kernel)
     t = {v: torch.randint(1, 900, (n,), generator=generator) for v in TOY.names}
     zt = process.noised(TOY.draw(n, generator), t, process.noise(n, generator))
     said = TOY.denoiser(process)(zt, t, TOY.names)
     for v in TOY.shapes:
         z = zt[v].double().requires_grad_()
         (score,) = torch.autograd.grad(TOY.density(process, zt | {v: z}, t).sum(), z)
-        a = process.processes[v].schedule.alpha_bar(t[v]).double()
+        a = process.variables[v].schedule.alpha_bar(t[v]).double()
         a = a.view(-1, *[1] * (z.ndim - 1))
         assert torch.allclose(said[v].double(), (z + (1 - a) * score) / a.sqrt(), atol=1e-4)
 
@@ -122,13 +121,10 @@ def test_the_denoiser_agrees_with_the_score_of_the_noisy_density(kernel):
 
 
 @pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
-@pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_one_evaluation_is_the_conditional_expectation_for_every_known_and_asked(
-    prediction, kernel
-):
+def test_one_evaluation_is_the_conditional_expectation_for_every_known_and_asked(kernel):
     """All 3^5 - 2^5 ways to know, ask and marginalise five variables."""
     generator, n = torch.Generator().manual_seed(4), 16
-    process = make_process(TOY, prediction, kernel)
+    process = make_process(TOY, kernel=kernel)
     denoise, z = TOY.denoiser(process), TOY.draw(n, generator)
     for known in all_subsets(TOY.names):
         condition = Condition(n, only(z, known))
@@ -179,25 +175,25 @@ def test_exact_marginalises_what_is_neither_known_nor_asked(known, asked):
 
 
 ENGINES = [
-    pytest.param(prediction, kernel, eta, id=f"{prediction}-{kernel}-eta{eta}")
-    for prediction, kernel, eta in [
-        ("x0", "uniform", 0.0),
-        ("epsilon", "uniform", 0.0),
-        ("epsilon", "absorbing", 1.0),
-        ("v", "absorbing", 0.0),
-        ("v", "uniform", 1.0),
+    pytest.param(zero_snr, kernel, eta, id=f"{zero_snr}-{kernel}-eta{eta}")
+    for zero_snr, kernel, eta in [
+        (True, "uniform", 0.0),
+        (False, "uniform", 0.0),
+        (False, "absorbing", 1.0),
+        (True, "absorbing", 0.0),
+        (True, "uniform", 1.0),
     ]
 ]
 CASES = [(), ("image",), ("age", "diagnosis"), ("image", "sex", "weight")]
 
 
 @pytest.mark.parametrize("known", CASES, ids=ids)
-@pytest.mark.parametrize(("prediction", "kernel", "eta"), ENGINES)
-def test_exact_holds_for_every_prediction_kernel_and_eta(prediction, kernel, eta, known):
+@pytest.mark.parametrize(("zero_snr", "kernel", "eta"), ENGINES)
+def test_exact_holds_for_every_schedule_kernel_and_eta(zero_snr, kernel, eta, known):
     # Ancestral sampling loses about twice the variance of DDIM at the same number of steps.
     settings = SamplingConfig(steps=100, eta=eta, order=2 if eta == 0 else 1)
     tolerance = DISCRETISATION if eta == 0 else 2 * FIRST_ORDER
-    answer = ask(TOY, known, rest(TOY, known), settings, prediction=prediction, kernel=kernel)
+    answer = ask(TOY, known, rest(TOY, known), settings, zero_snr=zero_snr, kernel=kernel)
     assert_conditional(*answer, tolerance=tolerance)
 
 
@@ -233,14 +229,14 @@ def ddim_variance(
     """
     toy = make_line(0.0, spread)
     process = make_process(toy, schedule=schedule)
-    schedule = process.processes["age"].schedule
+    schedule = process.variables["age"].schedule
     denoise = toy.denoiser(process)
     z = process.prior(2, torch.Generator().manual_seed(0)) | {"age": torch.tensor([[0.0], [1.0]])}
     t = {v: torch.full((2,), process.T) for v in process}
     past = None
     for now, then in itertools.pairwise(time_grid(schedule, steps, spacing)):
         t["age"], s = torch.full((2,), now), torch.full((2,), then)
-        said, age = denoise(z, t, ["age"])["age"], process.processes["age"]
+        said, age = denoise(z, t, ["age"])["age"], process.variables["age"]
         read = age.past(said, z["age"], t["age"]) if order == 2 else None
         z["age"], past = age.step(said, z["age"], t["age"], s, None, 0.0, past), read
     return float((z["age"][1] - z["age"][0]) / spread) ** 2
@@ -334,8 +330,8 @@ def test_the_bias_of_repaint_does_not_go_away_with_steps():
     assert 0.38 < slope < 0.54
 
 
-def test_the_bias_of_repaint_is_not_one_of_the_prediction_type():
-    slope, _ = regression(*ask(ALONE, ["marker0"], ["age"], REPAINT, prediction="epsilon")[1:])
+def test_the_bias_of_repaint_is_not_one_of_zero_snr():
+    slope, _ = regression(*ask(ALONE, ["marker0"], ["age"], REPAINT, zero_snr=False)[1:])
     assert 0.38 < slope < 0.56
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from folders import AGE
-from metavoxel.encoding.given_scalars import GivenScalars
 from metavoxel.encoding.image import ImageEncoder
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.inference.ask import sample_given
 from metavoxel.inference.samplers import Condition, one_evaluation
+from metavoxel.linear_gaussian.given_scalars import GivenScalars
 from metavoxel.model import MetaVoxel, ModelConfig
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import parse_schema
@@ -76,7 +76,7 @@ def encoder(made: MetaVoxel) -> ImageEncoder:
 def moments(made: MetaVoxel, known: tuple[str, ...], values: Tensor) -> tuple[Tensor, Tensor]:
     """Of z of the image and of all scalars, given the known scalars' values, in closed form."""
     gaussian = encoder(made).gaussian()
-    factors, own = gaussian.factors.flatten(1).double(), gaussian.own.flatten().double()
+    factors, own = gaussian.factors.flatten(1).double(), gaussian.unique.flatten().double()
     image = factors.T @ factors + torch.diag(own)
     between = factors[:3].T @ torch.linalg.cholesky(COVARIANCE).T
     total = torch.cat([torch.cat([image, between], 1), torch.cat([between.T, COVARIANCE], 1)])
@@ -89,7 +89,7 @@ def moments(made: MetaVoxel, known: tuple[str, ...], values: Tensor) -> tuple[Te
 def assert_drawn(made: MetaVoxel, z: Tensor, mean: Tensor, covariance: Tensor) -> None:
     """Mean and covariance of images z (n, k) along their factors and two elements, and of scalars
     beside them, within five standard errors and 2 % of steps."""
-    k = len(encoder(made).gaussian().own.flatten())
+    k = len(encoder(made).gaussian().unique.flatten())
     factors = encoder(made).gaussian().factors.flatten(1).double()
     along = factors[factors.norm(dim=1) > 0]
     along = torch.cat([along / along.norm(dim=1, keepdim=True), torch.eye(k).double()[:2]])
@@ -174,7 +174,7 @@ def test_what_a_cohort_follows_is_found_again_with_gaps() -> None:
     u = (s @ of.given.directions[:3, :3].T).float()
     z = u @ gaussian.factors[:3].flatten(1)
     z += torch.randn(n, 2, generator=generator) @ gaussian.factors[-2:].flatten(1)
-    z += torch.randn(z.shape, generator=generator) * gaussian.own.flatten().sqrt()
+    z += torch.randn(z.shape, generator=generator) * gaussian.unique.flatten().sqrt()
     there = torch.rand(n, 3, generator=generator) > 1 / 3
     seen = torch.where(there, s, 0).float()
     examples = Examples(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.joint import JointProcess
-from metavoxel.diffusion.process import over_axes
+from metavoxel.diffusion.forward import over_axes
+from metavoxel.diffusion.gaussian import GaussianForward
+from metavoxel.diffusion.joint import JointForward
 from metavoxel.diffusion.schedule import cosine, linear, rescale_zero_terminal_snr, scaled_linear
 from metavoxel.inference.samplers import Condition, sample, time_grid
 from toy import make_process, make_toy, only
@@ -112,7 +112,7 @@ def test_variables_with_few_times_wait_and_arrive_together():
     """More steps than the schedule of one variable has distinct angles."""
     calls = seen(SamplingConfig(steps=700), [], ["age", "sex"])
     grids = [
-        time_grid(make_process(TOY).processes[v].schedule, 700, "angle") for v in ("age", "sex")
+        time_grid(make_process(TOY).variables[v].schedule, 700, "angle") for v in ("age", "sex")
     ]
     assert len(grids[0]) != len(grids[1])
     assert len(calls) == max(map(len, grids)) - 1
@@ -131,7 +131,7 @@ def test_the_watcher_sees_every_step():
         torch.Generator().manual_seed(0),
         lambda t, z, clean: shown.append((int(t["age"][0]), z["age"].clone(), clean)),
     )
-    assert [t for t, _, _ in shown] == time_grid(process.processes["age"].schedule, 5, "angle")[:-1]
+    assert [t for t, _, _ in shown] == time_grid(process.variables["age"].schedule, 5, "angle")[:-1]
     assert all(set(clean) == {"age", "sex"} for _, _, clean in shown)
     assert all(torch.allclose(c["sex"].sum(-1), torch.ones(2)) for _, _, c in shown)
 
@@ -155,8 +155,8 @@ def test_the_mask_never_leaves_the_sampler():
 def test_an_image_that_stops_early_is_its_mean_there_and_changes_no_other(conditioner):
     """For a standard normal z_0, E[z_0 | z_t] is sqrt(a) z_t, of variance a."""
     schedule, stop = rescale_zero_terminal_snr(linear(1000)), 400
-    process = JointProcess(
-        {v: GaussianProcess(schedule, "x0") for v in ("image", "age")},
+    process = JointForward(
+        {v: GaussianForward(schedule) for v in ("image", "age")},
         {"image": (1, 8, 8), "age": (1,)},
     )
 

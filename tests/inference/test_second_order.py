@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.gaussian import GaussianProcess
-from metavoxel.diffusion.process import Past, over_axes
+from metavoxel.diffusion.forward import Past, over_axes
+from metavoxel.diffusion.gaussian import GaussianForward
 from metavoxel.inference.samplers import Condition, sample
 from toy import make_process, make_toy, only
 
@@ -21,15 +21,15 @@ EXACT = SamplingConfig(steps=6)
 REPAINT = SamplingConfig(steps=6, conditioner="repaint", spacing="uniform")
 
 
-class Watched(GaussianProcess):
+class Watched(GaussianForward):
     """Notes of every step whether it looks back, and checks that what it sees lies behind."""
 
-    def step(self, prediction, zt, t, s, generator=None, eta=0.0, past: Past | None = None):
+    def step(self, z0, zt, t, s, generator=None, eta=0.0, past: Past | None = None):
         if past is not None:
             angle = self.schedule.alpha_bar(t).sqrt().acos()
             assert (past.angle > over_axes(angle, zt)).all()
         looked_back.append(past is not None)
-        out = super().step(prediction, zt, t, s, generator, eta, past)
+        out = super().step(z0, zt, t, s, generator, eta, past)
         assert out.isfinite().all()
         return out
 
@@ -40,10 +40,10 @@ looked_back: list[bool] = []
 def steps_of(settings: SamplingConfig, asked: list[str], held: bool = False) -> list[bool]:
     """Which steps of one asked Gaussian variable looked back, from T to 0."""
     process = make_process(TOY)
-    plain = process.processes[asked[0]]
-    assert isinstance(plain, GaussianProcess)
-    watched = Watched(plain.schedule, plain.prediction)
-    process = type(process)({**process.processes, asked[0]: watched}, process.shapes)
+    plain = process.variables[asked[0]]
+    assert isinstance(plain, GaussianForward)
+    watched = Watched(plain.schedule)
+    process = type(process)({**process.variables, asked[0]: watched}, process.shapes)
     generator = torch.Generator().manual_seed(0)
     z0 = TOY.draw(4, generator)
     parts = {asked[0]: (z0[asked[0]], HALF)} if held else {}
@@ -81,8 +81,8 @@ def test_going_forward_again_forgets_the_past():
 
 def test_a_straight_line_is_followed_exactly_and_ddim_is_its_first_step():
     """Estimates that move linearly in the angle: what is held fixed at mid-step is their mean."""
-    process = make_process(TOY).processes["age"]
-    assert isinstance(process, GaussianProcess)
+    process = make_process(TOY).variables["age"]
+    assert isinstance(process, GaussianForward)
     z, t, s = torch.randn(3, 1), torch.full((3,), 600), torch.full((3,), 300)
     said = torch.randn(3, 1)
     ddim = process.step(said, z, t, s)

@@ -130,12 +130,14 @@ def test_a_fold_is_answered_by_a_network_of_other_subjects_that_sees_what_the_mo
     examples, subjects = tiny_examples(model, n), [f"s{i // 2}" for i in range(n)]
     trained: list[set[str]] = []
     z = examples.images["image"][0, :2]
-    at = {"image": torch.tensor([0, 500])}
+    at = torch.tensor([0, 500])
 
     def train(network: MetaVoxel, some: Examples, folder: object) -> None:
         assert some.chosen is not None
         trained.append({subjects[i] for i in some.chosen.tolist()})
-        shown, own = (x.process.seen({"image": z}, at)["image"] for x in (network, model))
+        shown, own = (
+            x.parameterizations["image"].at(z, at).network_input for x in (network, model)
+        )
         torch.testing.assert_close(shown, own)
 
     asked = model, examples, subjects, 4, 2, tmp_path, train, 0

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.encoding.given_scalars import ScalarFeatures
 from metavoxel.encoding.image import IdentityConfig, ImageEncoder, build_encoder
+from metavoxel.linear_gaussian.given_scalars import ScalarFeatures
 from metavoxel.posterior.law import ScalarLaw
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Image
@@ -55,7 +55,7 @@ def told(of: ImageEncoder, z0: Table) -> tuple[Tensor, Tensor]:
     gaussian = of.gaussian()
     factors = gaussian.factors.flatten(1).double()
     j = said.mean.shape[1]
-    own = factors[j:].T @ factors[j:] + gaussian.own.flatten().double().diag()
+    own = factors[j:].T @ factors[j:] + gaussian.unique.flatten().double().diag()
     return said.mean @ factors[:j], factors[:j].T @ said.covariance @ factors[:j] + own
 
 
@@ -183,7 +183,7 @@ def test_over_the_cohort_the_covariance_is_what_it_is() -> None:
     assert torch.allclose(total[there][:, there], torch.eye(int(there.sum())).double(), atol=1e-6)
     along = patterns(3).double()
     factors = gaussian.factors.flatten(1).double() @ along.T
-    got = factors.T @ factors + along * gaussian.own.flatten() @ along.T
+    got = factors.T @ factors + along * gaussian.unique.flatten() @ along.T
     expected = torch.cov((z.double() @ along.T).T, correction=0)
     scale = expected.diagonal().sqrt()
     assert float(((got - expected) / scale / scale[:, None]).abs().max()) < 0.05

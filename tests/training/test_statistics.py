@@ -42,10 +42,10 @@ def test_mean_and_std_are_those_of_the_whole_set_in_one_pass(config: IdentityCon
     variance = z.var(0, correction=0)  # one scale for all elements: their variances average to one
     assert float(variance.mean()) == pytest.approx(1, abs=1e-3)
     gaussian = encoder.gaussian()
-    diagonal = gaussian.own + gaussian.factors.square().sum(0)
+    diagonal = gaussian.unique + gaussian.factors.square().sum(0)
     expected = variance.sqrt().clamp_min(0.05).square()
     torch.testing.assert_close(diagonal.double(), expected, atol=1e-3, rtol=0)
-    assert bool((gaussian.own > 0).all())
+    assert bool((gaussian.unique > 0).all())
 
 
 @pytest.mark.parametrize("n", [12, 60])
@@ -77,8 +77,8 @@ def test_few_scans_or_identical_ones_are_no_trouble(n: int):
         encoder = build_encoder(IdentityConfig(), IMAGE)
         fit_statistics(encoder, x)
         gaussian = encoder.gaussian()
-        assert bool(gaussian.factors.isfinite().all() & gaussian.own.isfinite().all())
-        assert bool((gaussian.own > 0).all())
+        assert bool(gaussian.factors.isfinite().all() & gaussian.unique.isfinite().all())
+        assert bool((gaussian.unique > 0).all())
 
 
 def test_of_many_scans_the_covariance_takes_an_even_selection(monkeypatch: pytest.MonkeyPatch):

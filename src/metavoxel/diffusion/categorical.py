@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.diffusion.process import Past, over_axes
+from metavoxel.diffusion.forward import Past, over_axes
 from metavoxel.diffusion.schedule import Schedule
 
 Kernel = Literal["uniform", "absorbing"]
 
 
 @dataclass(frozen=True, eq=False)
-class CategoricalProcess:
+class CategoricalForward:
     """Discrete diffusion over K labels (MetaVoxel, Eq. 2 and 4; Austin et al., 2021).
 
     States are one-hot rows: K of them under the `uniform` kernel, K + 1 under the `absorbing` one,
@@ -24,8 +24,6 @@ class CategoricalProcess:
     from the stationary distribution pi, so that
 
         q(z_t | z_0) = Cat(alpha_bar(t) z_0 + (1 - alpha_bar(t)) pi).
-
-    The network predicts the logits of the clean label (x0-parameterisation), always K of them.
     """
 
     schedule: Schedule
@@ -35,10 +33,6 @@ class CategoricalProcess:
     @property
     def states(self) -> int:
         return self.K + (self.kernel == "absorbing")
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        return self.states, self.K
 
     def stationary(self, like: Tensor) -> Tensor:
         """pi, shape (states,)."""
@@ -77,17 +71,6 @@ class CategoricalProcess:
         kept = over_axes(self.schedule.alpha_bar(t) / self.schedule.alpha_bar(s), zs)
         return self._draw(kept * zs + (1 - kept) * self.stationary(zs), noise)
 
-    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
-        return zt
-
-    def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Cross-entropy of the clean label (Eq. 5), in float32, shape (B,)."""
-        return -(z0.float() * F.log_softmax(prediction.float(), -1)).sum(-1)
-
-    def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Probabilities of the clean label, p(z_0 | z_t), shape (B, K)."""
-        return prediction.float().softmax(-1)
-
     def posterior(self, probabilities: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """p(z_s | z_t) = sum_k p(z_0 = k | z_t) q(z_s | z_t, z_0 = k), shape (B, states).
 
@@ -112,7 +95,7 @@ class CategoricalProcess:
 
     def step(
         self,
-        prediction: Tensor,
+        z0: Tensor,
         zt: Tensor,
         t: Tensor,
         s: Tensor,
@@ -120,11 +103,12 @@ class CategoricalProcess:
         eta: float = 0.0,
         past: Past | None = None,
     ) -> Tensor:
-        """Draw z_s ~ p(z_s | z_t); `eta` and `past` have no meaning here and are ignored."""
-        probabilities = self.posterior(self.clean(prediction, zt, t), zt, t, s)
+        """Draw z_s ~ p(z_s | z_t), `z0` (B, K) the probabilities of the clean label; `eta` and
+        `past` have no meaning here and are ignored."""
+        probabilities = self.posterior(z0, zt, t, s)
         return self._draw(probabilities, self.noise(len(zt), (self.K,), generator).to(zt.device))
 
-    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past | None:
+    def past(self, z0: Tensor, zt: Tensor, t: Tensor) -> Past | None:
         return None
 
     def _draw(self, probabilities: Tensor, noise: Tensor) -> Tensor:

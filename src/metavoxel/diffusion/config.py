@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from metavoxel.diffusion import schedule as schedules
 from metavoxel.diffusion.categorical import Kernel
-from metavoxel.diffusion.gaussian import Prediction
+from metavoxel.diffusion.parameterization import Target
 from metavoxel.diffusion.schedule import Schedule
 from metavoxel.diffusion.times import (
     ConditionalTimes,
@@ -133,7 +133,7 @@ class DiffusionConfig(Strict):
         description="that of images; null: the same (the paper). Less than 2 % of an image is left "
         "at two fifths of the times of linear, at a tenth of those of cosine",
     )
-    image_prediction: Prediction = Field(
+    image_prediction: Target = Field(
         default="v",
         description="what the network predicts of an image without preconditioning: epsilon (the "
         "paper), x0 or v",
@@ -162,7 +162,7 @@ class DiffusionConfig(Strict):
         "images that the network states and a prior fitted to the training set (posterior), or by "
         "diffusion, each as a variable like the images (the paper)",
     )
-    continuous_prediction: Prediction = Field(
+    continuous_prediction: Target = Field(
         default="v",
         description="what the network predicts of a continuous variable that diffuses: epsilon "
         "(the paper), x0 or v",

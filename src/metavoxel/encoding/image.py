@@ -13,9 +13,9 @@ from monai.networks.nets import AutoencoderKL
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from metavoxel.diffusion.preconditioned import FactorGaussian
-from metavoxel.encoding.given_scalars import GivenScalars, ScalarFeatures
 from metavoxel.errors import MetaVoxelError
+from metavoxel.linear_gaussian.given_scalars import GivenScalars, ScalarFeatures
+from metavoxel.linear_gaussian.images import FactorGaussian
 from metavoxel.memory_format import channels_last
 from metavoxel.schema import Image
 from metavoxel.settings import Strict

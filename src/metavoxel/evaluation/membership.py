@@ -156,8 +156,9 @@ def _loss(model: MetaVoxel, image: str, z0: Tensor, time: int, noise: dict[str, 
     process, n, device = model.process, len(z0), model.device
     noise = {v: x.expand(n, *x.shape[1:]).to(device) for v, x in noise.items()}
     t = {v: torch.full((n,), time if v == image else process.T, device=device) for v in process}
-    z = {v: process.processes[v].prior(x) for v, x in noise.items()}
-    own, z0 = process.processes[image], z0.to(device)
-    z[image] = own.noised(z0, t[image], noise[image])
-    prediction = model.given({}, n)(z, t, [image])[image]
-    return own.loss(prediction, z0, t[image], noise[image]).cpu()
+    z = {v: process.variables[v].prior(x) for v, x in noise.items()}
+    z0 = z0.to(device)
+    z[image] = process.variables[image].noised(z0, t[image], noise[image])
+    scalars, unknown = model.corner({}, n, [*model.schema.scalars], None)
+    noisy, predictions = model.predicted(scalars | z, unknown | t, [image])
+    return noisy[image].loss(predictions[image], z0, noise[image]).cpu()

@@ -220,8 +220,8 @@ def sample_given(
 ) -> State:
     """Draw what diffuses, encoded, given what is known, and parts of images that are `held`, as of
     `Condition`. Scalars that do not diffuse are conditions of the network."""
-    conditions = {v: x for v, x in known.items() if v not in model.process.processes}
-    others = {v: x for v, x in known.items() if v in model.process.processes}
+    conditions = {v: x for v, x in known.items() if v not in model.process}
+    others = {v: x for v, x in known.items() if v in model.process}
     denoise = model.given(conditions, n) if model.law is not None else model
     condition = Condition(n, others, held, model.device)
     return sample(denoise, model.process, condition, asked, settings, generator, watch)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.process import Process
+from metavoxel.diffusion.forward import Forward
 from metavoxel.inference.ask import check_finite, check_learnt
 from metavoxel.inference.samplers import time_grid
 from metavoxel.model import MetaVoxel
@@ -38,7 +38,7 @@ def counterfactual(
     check_learnt(model, [name], factual)
     check_learnt(model, [name], {**factual, **changed})
     generator = torch.Generator().manual_seed(seed)
-    z0, process = model.encode({name: image})[name], model.process.processes[name]
+    z0, process = model.encode({name: image})[name], model.process.variables[name]
     grid = time_grid(process.schedule, settings.steps, settings.spacing)
     # At t = 0 no noise can be read off the image; t = 1 is as good as clean.
     forward = [t for t, _ in itertools.groupby(max(t, 1) for t in reversed(grid))]
@@ -55,7 +55,7 @@ def counterfactual(
 def _denoiser(
     model: MetaVoxel, name: str, values: Mapping[str, Tensor], generator: torch.Generator
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """(z_t, t) -> the prediction of the image `name`, given raw scalars (1,) and nothing else."""
+    """(z_t, t) -> E[z_0 | z_t] of the image `name`, given raw scalars (1,) and nothing else."""
     others = [v for v in model.schema.images if v != name]
     z, t = model.corner({}, 1, others, generator)
     denoise = model.given(model.encode(values), 1, generator)
@@ -64,7 +64,7 @@ def _denoiser(
 
 def _along(
     denoise: Callable[[Tensor, Tensor], Tensor],
-    process: Process,
+    process: Forward,
     z: Tensor,
     grid: list[int],
     order: int,
@@ -73,8 +73,8 @@ def _along(
     past = None
     for now, then in itertools.pairwise(grid):
         at, to = (torch.full((1,), x, device=z.device) for x in (now, then))
-        prediction = denoise(z, at)
-        moved = process.step(prediction, z, at, to, None, 0.0, past)
-        past = process.past(prediction, z, at) if order == 2 else None
+        z0 = denoise(z, at)
+        moved = process.step(z0, z, at, to, None, 0.0, past)
+        past = process.past(z0, z, at) if order == 2 else None
         z = moved
     return z

@@ -5,7 +5,8 @@ marginalised one at T, and moves the asked ones from T to 0. `repaint` is the pa
 time, at which the known variables are overwritten with their own forward-noised values.
 
 Everything here works on encoded variables: z[name] (B, ...). A denoiser is any function
-(z, t, asked) -> predictions, so that the samplers can be checked with a network or a closed form.
+(z, t, asked) -> E[z_0 | z_t], of labels their probabilities, so that the samplers can be checked
+with a network or a closed form.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
-from metavoxel.diffusion.joint import JointProcess, State, Times
-from metavoxel.diffusion.process import Past
+from metavoxel.diffusion.forward import Past
+from metavoxel.diffusion.joint import JointForward, State, Times
 from metavoxel.diffusion.schedule import Schedule
 
 Denoiser = Callable[[State, Times, Collection[str]], State]
@@ -28,10 +29,10 @@ Watch = Callable[[Times, State, State], None]  # (times, z_t, E[z_0 | z_t]) at e
 
 @dataclass(frozen=True)
 class Condition:
-    """What is known of n records: whole variables, and parts of fields.
+    """What is known of n records: whole variables, and parts of images.
 
     `known[name]` is z_0 of shape (n, ...). `held[name]` is (z_0, mask): where the mask (1 or
-    broadcastable to z_0) is true, the field is known; the rest is asked (inpainting).
+    broadcastable to z_0) is true, the image is known; the rest is asked (inpainting).
     """
 
     n: int
@@ -59,7 +60,7 @@ def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
 
 def sample(
     denoise: Denoiser,
-    process: JointProcess,
+    process: JointForward,
     condition: Condition,
     asked: Collection[str],
     settings: SamplingConfig,
@@ -76,9 +77,9 @@ def sample(
     stop = min(settings.image_stop, process.T)
 
     def keep(t: Times, z: State, clean: State) -> None:
-        """The fields' means at `image_stop`; the trajectory goes on for the sake of the others."""
+        """The images' means at `image_stop`; the trajectory goes on for the sake of the others."""
         for v, mean in clean.items():
-            if v in process.fields and int(t[v][0]) >= stop:
+            if v in process.images and int(t[v][0]) >= stop:
                 means[v] = mean
         if watch is not None:
             watch(t, z, clean)
@@ -88,12 +89,12 @@ def sample(
     if means:
         clean = {v: _full(condition, 0) for v in process}
         z = _hold(process, z | means, clean, condition, generator)
-    return {v: z[v] if v in process.fields else z[v][:, : process.shapes[v][0]] for v in asked}
+    return {v: z[v] if v in process.images else z[v][:, : process.shapes[v][0]] for v in asked}
 
 
 def one_evaluation(
     denoise: Denoiser,
-    process: JointProcess,
+    process: JointForward,
     condition: Condition,
     asked: Collection[str],
     generator: torch.Generator,
@@ -103,13 +104,11 @@ def one_evaluation(
     The known are at t = 0, everything else at t = T: the prediction of z_0 there is the conditional
     expectation itself. Needs zero terminal SNR.
     """
-    z, t = _corner(process, condition, generator)
-    predictions = denoise(z, t, asked)
-    return {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in asked}
+    return denoise(*_corner(process, condition, generator), asked)
 
 
 def _corner(
-    process: JointProcess, condition: Condition, generator: torch.Generator
+    process: JointForward, condition: Condition, generator: torch.Generator
 ) -> tuple[State, Times]:
     """The state every question starts from: the known clean at t = 0, all others noise at T."""
     t = {v: _full(condition, 0 if v in condition.known else process.T) for v in process}
@@ -119,7 +118,7 @@ def _corner(
 
 def _exact(
     denoise: Denoiser,
-    process: JointProcess,
+    process: JointForward,
     condition: Condition,
     asked: Collection[str],
     settings: SamplingConfig,
@@ -127,7 +126,7 @@ def _exact(
     watch: Watch | None,
 ) -> State:
     grids = {
-        v: time_grid(process.processes[v].schedule, settings.steps, settings.spacing) for v in asked
+        v: time_grid(process.variables[v].schedule, settings.steps, settings.spacing) for v in asked
     }
     pasts = _Pasts(settings, condition)
     z, t = _corner(process, condition, generator)
@@ -148,7 +147,7 @@ def _exact(
 
 def _repaint(
     denoise: Denoiser,
-    process: JointProcess,
+    process: JointForward,
     condition: Condition,
     asked: Collection[str],
     settings: SamplingConfig,
@@ -156,7 +155,7 @@ def _repaint(
     watch: Watch | None,
 ) -> State:
     unknown = [v for v in process if v not in condition.known]
-    reference = next(iter(process.processes.values())).schedule
+    reference = next(iter(process.variables.values())).schedule
     grid = time_grid(reference, settings.steps, settings.spacing)
     pasts = _Pasts(settings, condition)
     z = _on(process.prior(condition.n, generator), condition.device)
@@ -175,7 +174,7 @@ def _repaint(
 
 def _reverse(
     denoise: Denoiser,
-    process: JointProcess,
+    process: JointForward,
     z: State,
     t: Times,
     s: Times,
@@ -185,22 +184,22 @@ def _reverse(
     watch: Watch | None,
 ) -> State:
     """z_s of the variables named in `s`, from z_t; `pasts` is brought up to date."""
-    predictions = denoise(z, t, list(s))
+    z0 = denoise(z, t, list(s))
     if watch is not None:
-        watch(t, z, {v: process.processes[v].clean(predictions[v], z[v], t[v]) for v in s})
+        watch(t, z, z0)
     out = {}
     for v in s:
-        p, predicted = process.processes[v], predictions[v]
-        out[v] = p.step(predicted, z[v], t[v], s[v], generator, settings.eta, pasts.get(v))
+        p = process.variables[v]
+        out[v] = p.step(z0[v], z[v], t[v], s[v], generator, settings.eta, pasts.get(v))
         if pasts.keeps(v):
-            pasts.keep(v, p.past(predicted, z[v], t[v]))
+            pasts.keep(v, p.past(z0[v], z[v], t[v]))
     return out
 
 
 class _Pasts(dict[str, Past]):
     """What second-order steps extrapolate from, by variable, for the length of one sampling.
 
-    It stays empty for first-order steps, and for a field whose held part is overwritten at every
+    It stays empty for first-order steps, and for an image whose held part is overwritten at every
     step, which leaves no smooth trajectory to extrapolate. Resampling clears it.
     """
 
@@ -217,18 +216,18 @@ class _Pasts(dict[str, Past]):
 
 
 def _forward(
-    process: JointProcess, z: State, s: Times, t: Times, generator: torch.Generator
+    process: JointForward, z: State, s: Times, t: Times, generator: torch.Generator
 ) -> State:
     """z_t from z_s: forward again by the steps just taken back (RePaint's resampling)."""
     out = {}
     for v in s:
         noise = process.noise(len(s[v]), generator, [v])[v].to(z[v].device)
-        out[v] = process.processes[v].renoised(z[v], s[v], t[v], noise)
+        out[v] = process.variables[v].renoised(z[v], s[v], t[v], noise)
     return out
 
 
 def forward_from_clean(
-    process: JointProcess, z0: State, t: Times, generator: torch.Generator
+    process: JointForward, z0: State, t: Times, generator: torch.Generator
 ) -> State:
     """z_t of what is known, in the states of its process: K labels and perhaps a mask."""
     noise = {v: process.noise(len(t[v]), generator, [v])[v].to(z0[v].device) for v in z0}
@@ -236,9 +235,9 @@ def forward_from_clean(
 
 
 def _hold(
-    process: JointProcess, z: State, t: Times, condition: Condition, generator: torch.Generator
+    process: JointForward, z: State, t: Times, condition: Condition, generator: torch.Generator
 ) -> State:
-    """Overwrite the held part of every field with its own value, noised to the field's time."""
+    """Overwrite the held part of every image with its own value, noised to the image's time."""
     out = dict(z)
     for v, (z0, mask) in condition.held.items():
         noised = forward_from_clean(process, {v: z0}, t, generator)[v]

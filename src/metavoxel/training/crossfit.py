@@ -30,7 +30,6 @@ from metavoxel.training.seeds import generator
 
 _SUBSETS = 8  # of known scalars, asked of every record
 _ROUNDS = 60
-_TEMPERATURES = (1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0)
 # Standard deviations of the priors, in logarithms: of the temperature that scalars have in common,
 # of what they differ from it by, of the factors on shifts, of the sharing.
 _COMMON, _APART, _SHIFT, _SHARING = 0.5, 0.5, 1.0, 1.0
@@ -186,22 +185,26 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
 
 def calibrated_loss(law: ScalarLaw, group: HeldOut, seed: int) -> float:
     """-log p(asked | images, known) of held-out records, the mean over them and random subsets, at
-    that temperature, common to all scalars, at which it is least."""
+    those temperatures, one a scalar, at which it is least."""
+    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()  # noqa: N806
     questions = _questions(group.observed, generator(seed, 6))
-    frequencies, counts = law.prior.frequencies.cpu(), law.prior.counts
     own = ScalarLaw(law.numbers, law.labels, group.prior)
-    numbers, labels = frequencies.new_ones(len(law.numbers)), frequencies.new_ones(len(counts))
-    losses = []
-    for t in _TEMPERATURES:
+    logarithms = torch.zeros(V + L, dtype=torch.float64, requires_grad=True)
+
+    def loss() -> Tensor:
+        numbers, labels = logarithms.exp().split([V, L])
         evidence = group.evidence.calibrated(
-            t * numbers, t * labels, numbers[:, None] * labels, frequencies, counts
+            numbers, labels, frequencies.new_ones(V, L), frequencies, law.prior.counts
         )
         each = [
             own.log_likelihood(evidence, group.scalars, known, asked).mean()
             for known, asked in questions
         ]
-        losses.append(-float(torch.stack(each).mean()))
-    return min(losses)
+        return -torch.stack(each).mean()
+
+    minimise(loss, [logarithms], _ROUNDS)
+    with torch.no_grad():
+        return float(loss())
 
 
 def answers_of(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metavoxel.encoding.given_scalars import (
+from metavoxel.encoding.image import ImageEncoder
+from metavoxel.linear_gaussian.given_scalars import (
     PRODUCT,
     State,
     feature_directions,
 )
-from metavoxel.encoding.image import ImageEncoder
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.law import ScalarLaw
 from metavoxel.training.examples import Examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metavoxel.encoding.given_scalars import GivenScalars
+from metavoxel.linear_gaussian.given_scalars import GivenScalars
 
 _PENALTIES = (4.0, 16.0, 64.0, 256.0, 1024.0)  # records more, whose spread is the same for all
 _PRUDENCE = 1.4  # of generalised cross-validation: Kim and Gu (2004)

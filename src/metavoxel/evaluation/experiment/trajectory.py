@@ -81,7 +81,7 @@ def stated_scalars(model: MetaVoxel, z: State, t: Times, known: State) -> Scalar
 
 def _steps(model: MetaVoxel, asked: Collection[str], settings: SamplingConfig) -> int:
     """How many times a sampler visits before 0; repainting shares those of the first variable."""
-    process = model.process.processes
+    process = model.process.variables
     paced = asked if settings.conditioner == "exact" else [*process][:1]
     grids = [time_grid(process[v].schedule, settings.steps, settings.spacing) for v in paced]
     return max(map(len, grids)) - 1

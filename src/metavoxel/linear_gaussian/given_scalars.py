@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor, nn
 
-from metavoxel.diffusion.preconditioned import Coefficients
+from metavoxel.linear_gaussian.images import Moments
 
 LINEAR, CURVED, PRODUCT = range(3)  # groups of features
 _KNOT_LEVELS = (0.05, 0.275, 0.5, 0.725, 0.95)  # quantiles of a number: Harrell (2015), table 2.3
@@ -131,7 +131,7 @@ class GivenScalars(nn.Module):
         return self.features.of({**z0, **dict(zip(names, rows.split(widths, 1), strict=True))})
 
     @torch.no_grad()
-    def forward(self, z0: State, known: Mapping[str, Tensor]) -> Coefficients:
+    def forward(self, z0: State, known: Mapping[str, Tensor]) -> Moments:
         """What is known of z's first factors. z0[name] (B, k) may hold anything finite where
         known[name] (B,) is false."""
         there = self.features.known(known)
@@ -147,7 +147,7 @@ class GivenScalars(nn.Module):
                 phi[rows] = expected
                 V[rows, :R, :R] = self.directions @ left @ self.directions.T
         u = phi @ self.directions.T
-        return Coefficients(torch.cat([u, u.new_zeros(len(u), r)], 1), V)
+        return Moments(torch.cat([u, u.new_zeros(len(u), r)], 1), V)
 
     def spread(self, phi: Tensor) -> Tensor:
         """V of centred features (n, q): (n, r, r)."""

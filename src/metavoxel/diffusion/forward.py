@@ -1,4 +1,4 @@
-"""What the joint process asks of the process of one variable.
+"""The forward process of one variable, q(z_t | z_0), and its reverse step.
 
 A new kind of process is one new file with a class of these methods (see docs/extending.md).
 Shapes: the first axis is the batch; `t` and `s` hold one integer time per record, 0 <= s < t <= T.
@@ -17,25 +17,19 @@ from metavoxel.diffusion.schedule import Schedule
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """What a process read off the state of the step before: z_0, the noise, and the angle
-    arccos sqrt(alpha_bar) at which it did. A second-order step extrapolates from it."""
+    """What the step before was taken from: E[z_0 | z_t], the noise, and the angle
+    arccos sqrt(alpha_bar). A second-order step extrapolates from it."""
 
     z0: Tensor
     noise: Tensor
     angle: Tensor
 
 
-class Process(Protocol):
-    """The forward process q(z_t | z_0) of one variable, its loss, and its reverse step."""
+class Forward(Protocol):
+    """q(z_t | z_0) of one variable, and p(z_s | z_t) given an estimate of z_0."""
 
     @property
     def schedule(self) -> Schedule: ...
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """Of the network's input, and of its prediction: a scalar's widths; a field's, in
-        multiples of its channels."""
-        ...
 
     def noise(self, n: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """Everything random in one draw of q(z_t | z_0), for n records, on the CPU.
@@ -56,21 +50,9 @@ class Process(Protocol):
         """z_t ~ q(z_t | z_s), s < t: forward again, as RePaint's resampling does."""
         ...
 
-    def seen(self, zt: Tensor, t: Tensor) -> Tensor:
-        """The network's input: z_t itself, or an estimate of z_0 given z_t alone."""
-        ...
-
-    def loss(self, prediction: Tensor, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The variable's term of Eq. 5, one value per record (B,)."""
-        ...
-
-    def clean(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The estimate of z_0: E[z_0 | z_t], or the probabilities of the labels."""
-        ...
-
     def step(
         self,
-        prediction: Tensor,
+        z0: Tensor,
         zt: Tensor,
         t: Tensor,
         s: Tensor,
@@ -78,10 +60,10 @@ class Process(Protocol):
         eta: float = 0.0,
         past: Past | None = None,
     ) -> Tensor:
-        """z_s ~ p(z_s | z_t), s < t, any number of steps at once."""
+        """z_s ~ p(z_s | z_t), s < t, any number of steps at once, where `z0` is E[z_0 | z_t]."""
         ...
 
-    def past(self, prediction: Tensor, zt: Tensor, t: Tensor) -> Past | None:
+    def past(self, z0: Tensor, zt: Tensor, t: Tensor) -> Past | None:
         """What the next step may extrapolate from, if this process can."""
         ...
 

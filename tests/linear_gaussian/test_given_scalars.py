@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metavoxel.encoding.given_scalars import (
+from metavoxel.linear_gaussian.given_scalars import (
     MOST_SPREADS,
     PRODUCT,
     GivenScalars,

@@ -1,0 +1,1 @@
+"""One Gaussian of images and scalars, which the network corrects."""
