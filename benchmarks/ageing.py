@@ -53,7 +53,7 @@ def main(a: argparse.Namespace) -> None:
     training, test = (as_table(model.schema, part) for part in (parts.training, parts.test))
     schema, image = parts.test.schema, next(iter(model.schema.images))
     asked = conditions(schema, a.variable, a.by, test)
-    measures = a.measure or [v for v in schema.continuous if v != a.variable]
+    measures = a.measure or [v for v in schema.numbers if v != a.variable]
     a.out.mkdir(parents=True, exist_ok=True)
     images = drawn(model, image, asked, a.samples, a.seed, a.out, version(a.model, asked))
     # As generated images have: through the decoder.
@@ -85,10 +85,10 @@ def main(a: argparse.Namespace) -> None:
 
 def conditions(schema: Schema, along: str, by: Sequence[str], people: Table) -> list[Condition]:
     """Quantiles of the people's values, with every label of the categorical variables."""
-    if along not in schema.continuous or any(v not in schema.categorical for v in by):
+    if along not in schema.numbers or any(v not in schema.categorical for v in by):
         raise MetaVoxelError(
             "VARIABLE is one of "
-            f"{', '.join(schema.continuous)}, --by of {', '.join(schema.categorical)}."
+            f"{', '.join(schema.numbers)}, --by of {', '.join(schema.categorical)}."
         )
     values = people.scalars[along][~np.isnan(people.scalars[along])]
     labels = [range(len(schema.categorical[v].labels)) for v in by]
@@ -124,7 +124,7 @@ def drawn(
     done = list(np.load(path)) if path.is_file() else []
     for i, condition in enumerate(asked[len(done) :], start=len(done)):
         known = {
-            v: torch.tensor([x if v in model.schema.continuous else int(x)])
+            v: torch.tensor([x if v in model.schema.numbers else int(x)])
             for v, x in condition.items()
         }
         done.append(ask(model, [image], known, 1, samples, seed + i).samples[image][0].numpy())
@@ -141,7 +141,7 @@ def print_tables(
     rates: dict[str, Score],
     error: dict[str, Score],
 ) -> None:
-    unit = schema.continuous[measure].unit
+    unit = schema.numbers[measure].unit
     print(f"\n{measure} ({unit}); reader: MAE {error['mae']}, r {error['r']}\n")
     print(f"| asked | {GENERATED} | {READ} | {MEASURED} |\n|---|---|---|---|")
     for cell in cells:

@@ -30,7 +30,7 @@ SAMPLES = 16
 
 def main(folder: Path, bids: Path, variable: str) -> None:
     model = load_model(folder)
-    if variable not in model.schema.continuous:
+    if variable not in model.schema.numbers:
         raise MetaVoxelError(f'"{variable}" is not a continuous variable of {folder}.')
     cohort = read_cohort(bids, model.schema).only(read_split(folder / "split.json").test)
     table = as_table(model.schema, cohort)

@@ -35,7 +35,7 @@ def main() -> None:
     config = read_config(CONFIG)
     schema = config.variables
     assert schema is not None
-    ranges = {v: kind.range or (0, 1) for v, kind in schema.continuous.items()}
+    ranges = {v: kind.range or (0, 1) for v, kind in schema.numbers.items()}
     diffusing = config.model.model_copy(update={"diffusion": DiffusionConfig(scalars="diffusion")})
     torch.manual_seed(0)
     model = MetaVoxel(

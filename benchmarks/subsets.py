@@ -74,7 +74,7 @@ def hits_of(folder: Path, bids: Path, part: str) -> dict[str, np.ndarray]:
             asked(model, v, latents, {o: people.scalars[o] for o in others}, len(people)),
         ]
         error = np.abs(np.stack(answers)[:, known] - people.scalars[v][known])
-        out[v] = error if v in model.schema.continuous else (error == 0) * 1.0
+        out[v] = error if v in model.schema.numbers else (error == 0) * 1.0
     return out
 
 
@@ -94,14 +94,14 @@ def asked(
         z0 = {v: x[rows] for v, x in latents.items()}
         z0 |= model.encode({v: torch.from_numpy(scalars[v])[rows] for v in known})
         point = ask_encoded(model, [variable], z0, len(rows), 0, 0).point[variable]
-        out[rows] = point if variable in model.schema.continuous else point.argmax(-1)
+        out[rows] = point if variable in model.schema.numbers else point.argmax(-1)
     return out
 
 
 def simple(schema: Schema, variable: str, training: Table, n: int) -> np.ndarray:
     values = training.scalars[variable]
     values = values[~np.isnan(values)]
-    return (population_mean if variable in schema.continuous else majority)(values, n)
+    return (population_mean if variable in schema.numbers else majority)(values, n)
 
 
 def linear(
@@ -111,7 +111,7 @@ def linear(
     known = ~np.isnan(training.scalars[variable])
     x, x_test = (np.stack([t.scalars[o] for o in others], 1) for t in (training, test))
     features = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()).fit(x[known])
-    fit = kernel_ridge if variable in schema.continuous else logistic
+    fit = kernel_ridge if variable in schema.numbers else logistic
     values = training.scalars[variable][known]
     return fit(features.transform(x[known]), values, features.transform(x_test))
 

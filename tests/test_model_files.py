@@ -149,13 +149,13 @@ def test_without_the_list_nothing_is_loaded(folder: Path) -> None:
 
 # file: key path, what is put there, what the sentence says
 WRONG: dict[str, tuple[str, list[Any], Any, str]] = {
-    "no number": ("encoding.json", ["continuous", "age", "low"], "0", r"continuous\.age\.low"),
-    "no finite one": ("encoding.json", ["continuous", "age", "high"], math.inf, r"age\.high"),
-    "backwards": ("encoding.json", ["continuous", "age", "low"], 101, "low must be below high"),
-    "others": ("encoding.json", ["continuous"], {}, "key continuous: it is not of the variables"),
+    "no number": ("encoding.json", ["numbers", "age", "low"], "0", r"numbers\.age, key low"),
+    "no finite one": ("encoding.json", ["numbers", "age", "high"], math.inf, r"age, key high"),
+    "backwards": ("encoding.json", ["numbers", "age", "low"], 101, "low must be below high"),
+    "others": ("encoding.json", ["numbers"], {}, "key numbers: it is not of the variables"),
     "labels": ("encoding.json", ["categorical", "sex"], ["M", "F"], "key categorical"),
-    "no spread": ("encoding.json", ["continuous", "age", "components"], [], "std or components"),
-    "no width": ("encoding.json", ["continuous", "age", "components", 0, 2], 0, r"ents\.0\.2"),
+    "no spread": ("encoding.json", ["numbers", "age", "components"], [], "std or components"),
+    "no width": ("encoding.json", ["numbers", "age", "components", 0, 2], 0, r"ents\.0\.2"),
     "too many": ("posterior.json", ["prior", "unary"], [0.0] * 9, "2 elements"),
     "a row less": ("posterior.json", ["prior", "pair"], [[0.0, 0.0]], "pair must have shape"),
     "no frequency": ("posterior.json", ["prior", "frequencies", 0], 0.0, r"prior\.frequencies\.0"),
@@ -178,7 +178,7 @@ WRONG: dict[str, tuple[str, list[Any], Any, str]] = {
     "names": ("split.json", ["train"], "sub-1", "key train"),
     "one name": ("split.json", ["train", 0], 1, r"key train\.0"),
     "unknown": ("schema.json", ["colour"], "red", "no key colour"),
-    "format": ("schema.json", ["format"], 3, "another version of metavoxel"),
+    "format": ("schema.json", ["format"], 2, "another version of metavoxel"),
 }  # fmt: skip
 
 

@@ -305,7 +305,7 @@ class Model:
     def _known(self, given: Mapping[str, Any], scans: Mapping[str, Scan]) -> dict[str, Tensor]:
         known = {v: torch.from_numpy(s.array)[None] for v, s in scans.items()}
         for v in given:
-            if v in self.schema.continuous:
+            if v in self.schema.numbers:
                 known[v] = torch.tensor([self._plausible(v, given[v])], dtype=torch.float64)
             elif v in self.schema.categorical:
                 known[v] = label_indices(self.schema.categorical[v].labels, [given[v]])
@@ -327,10 +327,10 @@ class Model:
         samples = drawn.samples[name][0].numpy() if name in drawn.samples else np.empty(0)
         if name in self.schema.images:
             return ImageAnswer(samples, grid or self.grid(name))
-        if name in self.schema.continuous:
+        if name in self.schema.numbers:
             value = None if point is None else float(point[0])
             scaling = self.network.scalings[name]
-            unit, limits = self.schema.continuous[name].unit, (scaling.low, scaling.high)
+            unit, limits = self.schema.numbers[name].unit, (scaling.low, scaling.high)
             return ContinuousAnswer(unit, samples, value, limits, drawn.numbers.get(name))
         labels = self.schema.categorical[name].labels
         shares = (

@@ -113,9 +113,9 @@ class MetaVoxel(nn.Module):
         self.labels = {v: OneHot(kind.labels) for v, kind in schema.categorical.items()}
         counts = {v: len(kind.labels) for v, kind in schema.categorical.items()}
         has_law = config.diffusion.scalars == "posterior" and len(schema.scalars) > 0
-        self.law = ScalarLaw([*schema.continuous], counts, prior) if has_law else None
+        self.law = ScalarLaw([*schema.numbers], counts, prior) if has_law else None
         follows = config.diffusion.image_preconditioning and config.diffusion.image_follows_scalars
-        features = ScalarFeatures((*schema.continuous,), counts) if has_law and follows else None
+        features = ScalarFeatures((*schema.numbers,), counts) if has_law and follows else None
         self.autoencoders = nn.ModuleDict(
             {v: build_encoder(config.encoding, x, features) for v, x in schema.images.items()}
         )
@@ -378,7 +378,7 @@ class MetaVoxel(nn.Module):
             GaussianForward(config.schedule.build(config.T)),
             config.continuous_prediction,
         )
-        for v in self.schema.continuous:
+        for v in self.schema.numbers:
             scaling = self.scalings[v]
             assert isinstance(scaling, LinearScaling)
             # The paper's loss is the plain squared error of the noise, whose variance is 1.

@@ -24,7 +24,7 @@ from metavoxel.schema import Image, Schema, parse_schema
 from metavoxel.settings import Strict
 from metavoxel.terminal import errors
 
-FORMAT = 2  # of the model folder; raised when an older reader could misread a newer folder
+FORMAT = 3  # of the model folder; raised when an older reader could misread a newer folder
 CHECKSUMS = "checksums.json"
 WEIGHTS = frozenset({"autoencoder.safetensors", "denoiser.safetensors"})
 NEEDED = WEIGHTS | {"schema.json", "config.yaml", "encoding.json"}
@@ -63,7 +63,7 @@ class Checksums(RootModel[dict[str, Digest]]):
 
 
 class Scaling(Strict):
-    """A continuous variable's range, and how its values were distributed in training."""
+    """A number's range, and how its values were distributed in training."""
 
     low: Finite
     high: Finite
@@ -126,14 +126,14 @@ class Latents(Strict):
 class Encoding(Strict):
     """`encoding.json`: how values become what diffuses."""
 
-    continuous: dict[str, Scaling]
+    numbers: dict[str, dict[str, Any]]
     categorical: dict[str, tuple[str, ...]]
     images: dict[str, Latents]
 
     def check(self, schema: Schema, where: Path) -> None:
         """Raise MetaVoxelError unless it is of the schema's variables."""
         for what, own, theirs in (
-            ("continuous", {*self.continuous}, {*schema.continuous}),
+            ("numbers", {*self.numbers}, {*schema.numbers}),
             ("categorical", self.categorical, {v: x.labels for v, x in schema.categorical.items()}),
             ("images", {*self.images}, {*schema.images}),
         ):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from metavoxel.encoding.normal_scores import NormalScores
@@ -36,7 +36,7 @@ from metavoxel.model_files import (
 )
 from metavoxel.posterior.law import Calibration, ScalarLaw
 from metavoxel.posterior.prior import ScalarPrior
-from metavoxel.schema import Schema
+from metavoxel.schema import Number, Schema
 from metavoxel.settings import explain
 
 
@@ -80,7 +80,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> MetaVo
     schema, config = read_settings(folder)
     encoding = read_model(folder / "encoding.json", Encoding)
     encoding.check(schema, folder / "encoding.json")
-    scalings = {v: _scaling(s) for v, s in encoding.continuous.items()}
+    scalings = {
+        v: _scaling(schema.numbers[v], saved, f"{folder / 'encoding.json'}, numbers.{v}")
+        for v, saved in encoding.numbers.items()
+    }
     prior = calibration = None
     if config.diffusion.scalars == "posterior" and len(schema.scalars):
         prior, calibration = _read_posterior(folder / "posterior.json", schema)
@@ -105,18 +108,24 @@ def read_settings(folder: Path) -> tuple[Schema, ModelConfig]:
 
 
 def _encoding(model: MetaVoxel) -> Encoding:
-    scalings = {v: asdict(s) for v, s in model.scalings.items()}
     return Encoding(
-        continuous={v: Scaling(**s) for v, s in scalings.items()},
+        numbers={v: asdict(scaling) for v, scaling in model.scalings.items()},
         categorical={v: s.labels for v, s in model.labels.items()},
         images={v: _per_channel(encoder) for v, encoder in model.autoencoders.items()},
     )
 
 
-def _scaling(saved: Scaling) -> NormalScores | LinearScaling:
-    if saved.std is not None:
-        return LinearScaling(saved.low, saved.high, saved.std)
-    return NormalScores(saved.low, saved.high, saved.components)
+def _scaling(kind: Number, saved: dict[str, Any], where: str) -> NormalScores | LinearScaling:
+    """The map of a number as it was saved. Raises MetaVoxelError."""
+    try:
+        if kind.embedding is not None and "std" not in saved:
+            return TypeAdapter(kind.embedding).validate_python(saved)
+        scaling = Scaling.model_validate(saved)
+    except ValidationError as error:
+        raise explain(error, where) from None
+    if scaling.std is not None:
+        return LinearScaling(scaling.low, scaling.high, scaling.std)
+    return NormalScores(scaling.low, scaling.high, scaling.components)
 
 
 def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibration]:
@@ -125,9 +134,9 @@ def _read_posterior(path: Path, schema: Schema) -> tuple[ScalarPrior, Calibratio
     counts = tuple(len(kind.labels) for kind in schema.categorical.values())
     sizes = len(saved.prior.offset), saved.prior.counts
     for key, fits in (
-        ("prior", sizes == (len(schema.continuous), counts)),
+        ("prior", sizes == (len(schema.numbers), counts)),
         ("temperatures", saved.temperatures.keys() == {*schema.scalars}),
-        ("shifts", saved.shifts.keys() <= {*schema.continuous}),
+        ("shifts", saved.shifts.keys() <= {*schema.numbers}),
         ("shifts", all(x.keys() <= {*schema.categorical} for x in saved.shifts.values())),
     ):
         if not fits:

@@ -1,7 +1,8 @@
 """What a record holds: the variables, their kinds, ranges and labels.
 
 A schema is the shared vocabulary of every room of the house. It knows no tensors and imports
-nothing heavy, so that `metavoxel info` starts at once.
+nothing heavy, so that `metavoxel info` starts at once. A kind of variable is a class that is
+registered here: an image, a number or labels, by its base class (see docs/extending.md).
 """
 
 from __future__ import annotations
@@ -9,10 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.yaml import read_yaml
@@ -41,6 +50,17 @@ def _same(text: str, labels: Iterator[str]) -> str | None:
     return text if text in fitting else fitting[0] if len(fitting) == 1 else None
 
 
+KINDS: dict[str, type[Image | Scalar]] = {}
+Kind = TypeVar("Kind", bound="type[Image | Scalar]")
+
+
+def register_kind(kind: Kind) -> Kind:
+    """Let schemas have variables of this kind, by the default of its field `kind`. A decorator."""
+    KINDS[kind.model_fields["kind"].default] = kind
+    return kind
+
+
+@register_kind
 class Image(Strict):
     """A 2D or 3D image on a fixed grid, with any number of channels."""
 
@@ -89,6 +109,7 @@ class Image(Strict):
 class Scalar(Strict):
     """What numbers and labels share: where they stand in a table, and which cells are missing."""
 
+    kind: str
     column: str | None = Field(
         default=None,
         min_length=1,
@@ -107,7 +128,7 @@ class Scalar(Strict):
     @property
     def words(self) -> tuple[str, ...]:
         """Text that is never missing, whatever it looks like."""
-        raise NotImplementedError
+        return ()
 
     @model_validator(mode="after")
     def _missing_apart(self) -> Scalar:
@@ -122,15 +143,24 @@ class Scalar(Strict):
             return True
         return is_missing(cell) and _same(cell, iter(self.words)) is None
 
+    def parse(self, text: str | float) -> float | str:
+        """The value written as `text`. Raises ValueError with a sentence fragment."""
+        raise NotImplementedError
+
     def _check_there(self, text: object) -> None:
         if isinstance(text, str) and self.is_missing(text):
             raise ValueError(f'"{text}" stands for a missing value. Leave the variable out')
 
 
-class Continuous(Scalar):
-    """A real number with a range and a unit."""
+class Number(Scalar):
+    """A scalar whose value is a number, embedded as one number.
 
-    kind: Literal["continuous"] = "continuous"
+    `embedding` is the class of the map between its values and normal scores, if it is another than
+    `encoding.normal_scores.NormalScores`, and has the members of that.
+    """
+
+    embedding: ClassVar[Any] = None
+
     unit: str | None = Field(default=None, description="unit, as in participants.json (Units)")
     range: tuple[float, float] | None = Field(
         default=None,
@@ -142,6 +172,15 @@ class Continuous(Scalar):
         description="text that stands for a number, such as {F: 0, M: 1}, for labels that are to "
         "be modelled as a number",
     )
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (
+            math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]
+        ):
+            raise ValueError(f"range {list(value)} must be [low, high] with low < high")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -167,20 +206,11 @@ class Continuous(Scalar):
         return value
 
     @model_validator(mode="after")
-    def _codes_in_range(self) -> Continuous:
+    def _codes_in_range(self) -> Number:
         for label, x in (self.codes or {}).items():
             if self.range is not None and not self.range[0] <= x <= self.range[1]:
                 raise ValueError(f"the code {label}: {x:g} is outside the range {list(self.range)}")
         return self
-
-    @field_validator("range")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not (
-            math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]
-        ):
-            raise ValueError(f"range {list(value)} must be [low, high] with low < high")
-        return value
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -221,6 +251,14 @@ class Continuous(Scalar):
         return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]
 
 
+@register_kind
+class Continuous(Number):
+    """A real number with a range and a unit."""
+
+    kind: Literal["continuous"] = "continuous"
+
+
+@register_kind
 class Categorical(Scalar):
     """One of K >= 2 labels, ordered or not."""
 
@@ -281,7 +319,23 @@ def _shortened(text: object, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[:most]}..."
 
 
-Variable = Annotated[Image | Continuous | Categorical, Field(discriminator="kind")]
+def _of_its_kind(data: Any) -> Any:
+    """A variable's class by its kind, so that kinds may be registered later."""
+    if isinstance(data, Image | Scalar):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError("Input should be a valid dictionary")
+    *others, last = (f"'{kind}'" for kind in KINDS)
+    known = {"expected_tags": f"{', '.join(others)} or {last}"}
+    if "kind" not in data:
+        raise PydanticCustomError("union_tag_not_found", "the kind is missing", known)
+    kind = KINDS.get(str(data["kind"]))
+    if kind is None:
+        raise PydanticCustomError("union_tag_invalid", "there is no such kind", known)
+    return kind.model_validate(data)
+
+
+Variable = Annotated[SerializeAsAny[Image | Scalar], BeforeValidator(_of_its_kind)]
 
 
 class Schema(Strict):
@@ -303,18 +357,18 @@ class Schema(Strict):
         return {n: v for n, v in self.variables.items() if isinstance(v, Image)}
 
     @property
-    def continuous(self) -> dict[str, Continuous]:
-        return {n: v for n, v in self.variables.items() if isinstance(v, Continuous)}
+    def numbers(self) -> dict[str, Number]:
+        return {n: v for n, v in self.variables.items() if isinstance(v, Number)}
 
     @property
     def categorical(self) -> dict[str, Categorical]:
         return {n: v for n, v in self.variables.items() if isinstance(v, Categorical)}
 
     @property
-    def scalars(self) -> dict[str, Continuous | Categorical]:
-        return {n: v for n, v in self.variables.items() if not isinstance(v, Image)}
+    def scalars(self) -> dict[str, Scalar]:
+        return {n: v for n, v in self.variables.items() if isinstance(v, Scalar)}
 
-    def __getitem__(self, name: str) -> Image | Continuous | Categorical:
+    def __getitem__(self, name: str) -> Image | Scalar:
         if name not in self.variables:
             same = [v for v in self.variables if v.casefold() == name.casefold()]
             mend = f" Write {same[0]}: only the case differs." if same else ""

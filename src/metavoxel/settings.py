@@ -22,8 +22,9 @@ def explain(error: ValidationError, where: str) -> MetaVoxelError:
     if first["type"] == "missing":
         return MetaVoxelError(f"{where}: the key {key} is missing. Add it.")
     if first["type"] == "union_tag_not_found":
-        kinds = ": 'image', 'continuous' or 'categorical'" if "variables" in first["loc"] else ""
-        return MetaVoxelError(f"{where}: the key {key}.kind is missing. Add it{kinds}.")
+        kinds = first.get("ctx", {}).get("expected_tags")
+        which = f": {kinds}" if kinds else ""
+        return MetaVoxelError(f"{where}: the key {key}.kind is missing. Add it{which}.")
     if first["type"] == "union_tag_invalid":
         kinds = first.get("ctx", {}).get("expected_tags")
         return MetaVoxelError(f"{where}, key {key}: its kind must be one of {kinds}.")

@@ -127,7 +127,7 @@ def test_a_column_whose_name_is_no_identifier_is_read_under_another(tmp_path: Pa
         "_2nd": "2nd",
         "arzte": "Ärzte",
     }
-    assert schema.continuous["age_years"].unit == "years"
+    assert schema.numbers["age_years"].unit == "years"
     assert "t1w" in schema.images
     record = next(r for r in read_cohort(root, schema).records if r.subject == "sub-1")
     assert record.values["age_years"] == 21.5
@@ -139,7 +139,7 @@ def test_columns_of_the_sessions_are_read_for_kind_and_range(tmp_path: Path) -> 
         for i in (1, 2)
     } | {"sessions.json": '{"age": {"Units": "years"}}'}
     rows = ["participant_id", "sub-1", "sub-2"]
-    age = infer_schema(write_bids(tmp_path, rows, SCAN, texts=texts)).continuous["age"]
+    age = infer_schema(write_bids(tmp_path, rows, SCAN, texts=texts)).numbers["age"]
     assert age.unit == "years"
     assert age.range is not None
     assert age.range[0] < 31.5 < 62.5 < age.range[1]
@@ -148,7 +148,7 @@ def test_columns_of_the_sessions_are_read_for_kind_and_range(tmp_path: Path) -> 
 def test_waves_are_numbers_with_a_note(tmp_path: Path) -> None:
     rows = ["participant_id age_W1 age_W2", *(f"sub-{i} {40 + i} {44 + i}" for i in range(12))]
     inferred = infer(write_bids(tmp_path, rows, SCAN))
-    assert set(inferred.schema.continuous) == {"age_W1", "age_W2"}
+    assert set(inferred.schema.numbers) == {"age_W1", "age_W2"}
     assert any("age_W1, age_W2 look like visits" in note for note in inferred.notes)
 
 
@@ -184,6 +184,6 @@ def test_real_cohorts_can_be_read_and_trained_on_as_inferred(
     schema = infer_schema(real(name), resolution)
     assert schema.images["image"].shape == shape
     assert {v: schema.categorical[v].labels for v in labels} == labels
-    assert schema.continuous["age"].unit == "years"
+    assert schema.numbers["age"].unit == "years"
     assert all(k.ordered == (v == "rankin") for v, k in schema.categorical.items())
     check_trainable(read_cohort(real(name), schema))

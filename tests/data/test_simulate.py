@@ -55,8 +55,8 @@ def test_the_reader_and_the_inferred_schema_take_the_cohort_as_it_is(cohort):
     assert schema.images["image"].shape == (40, 48, 40)
     assert schema.scalars["sex"].labels == ("F", "M")
     assert schema.scalars["diagnosis"].ordered
-    assert schema.continuous["mmse"].unit == "points"
-    assert schema.continuous["education"].unit == "years"
+    assert schema.numbers["mmse"].unit == "points"
+    assert schema.numbers["education"].unit == "years"
     read = read_cohort(cohort, schema)
     assert len(read.subjects) == SUBJECTS
     assert not read.warnings

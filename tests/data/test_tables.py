@@ -63,7 +63,7 @@ def test_blank_lines_count_as_rows_of_the_file(tmp_path: Path) -> None:
     path = _write(tmp_path, "participant_id\tage\n\nsub-01\tforty\n")
     table = read_table(path)
     with pytest.raises(MetaVoxelError, match=r'participants\.tsv, row 3, column "age": "forty" is'):
-        parse_cell(table, table.rows[0], "age", schema(age=AGE).continuous["age"])
+        parse_cell(table, table.rows[0], "age", schema(age=AGE).numbers["age"])
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:

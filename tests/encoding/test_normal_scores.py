@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metavoxel.encoding.normal_scores import NormalScores, fit_mixture, fit_normal_scores
+from metavoxel.encoding.normal_scores import NormalScores, fit_mixture
 
 HUMPS = ((0.55, -0.5, 0.15), (0.45, 0.4, 0.25))
 
@@ -39,9 +39,9 @@ def test_a_value_comes_back_far_outside_the_cohort_too(value: float) -> None:
 
 def test_without_a_range_it_is_that_of_the_cohort_and_one_value_has_a_map_too() -> None:
     values = torch.tensor([3.0, 5.0, 8.0])
-    assert fit_normal_scores(values, None).low == 3 and fit_normal_scores(values, None).high == 8
-    assert fit_normal_scores(values, (0, 9)).high == 9
-    alone = fit_normal_scores(torch.full((20,), 3.0), None)
+    assert NormalScores.fit(values, None).low == 3 and NormalScores.fit(values, None).high == 8
+    assert NormalScores.fit(values, (0, 9)).high == 9
+    alone = NormalScores.fit(torch.full((20,), 3.0), None)
     torch.testing.assert_close(
         alone.decode(alone.encode(torch.tensor([3.0]))), torch.tensor([3.0]).double()
     )
@@ -107,7 +107,7 @@ SHAPES = [
 def test_any_number_has_a_rising_map_with_an_exact_inverse(name: str) -> None:
     """Within the training set's range, between its values, and far outside."""
     values = shape(name)
-    scores = fit_normal_scores(values, None)
+    scores = NormalScores.fit(values, None)
     spread = float(values.std()) if len(values) > 1 and float(values.std()) > 0 else 1.0
     low, high = float(values.min()), float(values.max())
     near = torch.linspace(low - spread, high + spread, 501, dtype=torch.float64)
@@ -129,7 +129,7 @@ def test_the_training_values_of_a_continuous_number_are_standard_normal(name: st
     """Mean and variance in four standard errors; no part of the distribution function is off by
     more than the 5 % critical value of Kolmogorov and Smirnov. So it is as long as no hump or edge
     is narrower than a tenth of the spread of all, below which the map does not look."""
-    x = fit_normal_scores(shape(name), None).scores(shape(name)).sort().values
+    x = NormalScores.fit(shape(name), None).scores(shape(name)).sort().values
     n = len(x)
     assert abs(float(x.mean())) < 4 / n**0.5
     assert abs(float(x.var()) - 1) < 4 * (2 / n) ** 0.5
@@ -143,7 +143,7 @@ def test_the_training_values_of_a_continuous_number_are_standard_normal(name: st
 def test_values_that_many_share_have_the_middle_of_their_ranks(name: str) -> None:
     """A tie is one score, near the normal quantile of the ranks that it takes up."""
     values = shape(name)
-    scores = fit_normal_scores(values, None)
+    scores = NormalScores.fit(values, None)
     for value in values.unique():
         share = float((values == value).double().mean())
         below, x = float((values < value).double().mean()), scores.scores(value)
@@ -157,21 +157,21 @@ def test_values_that_many_share_have_the_middle_of_their_ranks(name: str) -> Non
 def test_the_map_scales_with_the_unit() -> None:
     """Years or months: the scores are the same."""
     years = shape("bimodal")
-    one, other = (fit_normal_scores(unit * years, None).scores(unit * years) for unit in (1, 12))
+    one, other = (NormalScores.fit(unit * years, None).scores(unit * years) for unit in (1, 12))
     torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("name", ["one value", "one huge value", "one subject"])
 def test_the_one_value_of_all_is_the_middle(name: str) -> None:
     values = shape(name)
-    assert float(fit_normal_scores(values, None).scores(values[:1])) == pytest.approx(0, abs=1e-3)
+    assert float(NormalScores.fit(values, None).scores(values[:1])) == pytest.approx(0, abs=1e-3)
 
 
 def test_a_value_comes_back_in_single_precision() -> None:
     """Encoded values are float32; what comes back is the value to single precision."""
     for name in ("bimodal", "huge", "tiny", "skewed"):
         values = shape(name).float()
-        scores = fit_normal_scores(values, None)
+        scores = NormalScores.fit(values, None)
         back = scores.decode(scores.encode(values))
         spread = float(values.double().std())
         torch.testing.assert_close(back, values.double(), atol=1e-5 * spread, rtol=1e-5)

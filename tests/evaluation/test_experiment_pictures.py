@@ -49,7 +49,7 @@ def small(variables: Schema, **settings: Any) -> MetaVoxel:
     config = {"encoding": {"kind": "identity"}, "denoiser": DENOISER, **settings}
     diffuse = "scalars" in settings.get("diffusion", {})
     scalings = dict.fromkeys(
-        variables.continuous, LinearScaling(0, 100) if diffuse else scores(0, 100)
+        variables.numbers, LinearScaling(0, 100) if diffuse else scores(0, 100)
     )
     model = MetaVoxel(variables, ModelConfig.model_validate(config), scalings).eval()
     for weights in model.denoiser.parameters():  # a fresh network's last layers are zero

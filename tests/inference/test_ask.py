@@ -47,8 +47,8 @@ def build(variables: dict[str, object]) -> Model:
     schema = parse_schema({"variables": variables}, "test")
     torch.manual_seed(0)
     counts = tuple(len(kind.labels) for kind in schema.categorical.values())
-    prior = random_prior(len(schema.continuous), counts, seeded(1))
-    scores = {v: SCORES[v] for v in schema.continuous}
+    prior = random_prior(len(schema.numbers), counts, seeded(1))
+    scores = {v: SCORES[v] for v in schema.numbers}
     network = MetaVoxel(schema, ModelConfig.model_validate(SMALL), scores, prior).eval()
     with torch.no_grad():
         for name, x in network.denoiser.named_parameters():

@@ -21,7 +21,7 @@ from metavoxel.data.scans import Scans, choose, find_scans
 from metavoxel.data.tables import BadCell, stands
 from metavoxel.data.visits import Line, Tables, Told, Values, Visit, no_table, read_tables, told
 from metavoxel.errors import MetaVoxelError
-from metavoxel.schema import Schema
+from metavoxel.schema import Categorical, Schema
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def check_trainable(cohort: Cohort) -> None:
                 f'{cohort.root}: "{v}" has no value in any training record. Fill it in, or remove '
                 "it from the schema."
             )
-        if kind.kind == "categorical" and len(set(values)) < 2:
+        if isinstance(kind, Categorical) and len(set(values)) < 2:
             raise MetaVoxelError(
                 f'{cohort.root}: column "{v}" is "{values[0]}" in every training record; one class '
                 "alone cannot be learnt. Remove it from the schema."

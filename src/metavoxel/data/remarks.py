@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metavoxel.data.tables import at_least
 from metavoxel.data.visits import Line, Tables, Told, Visit
-from metavoxel.schema import Categorical, Continuous, Schema
+from metavoxel.schema import Categorical, Scalar, Schema
 
 _NAMED = 6  # of many, these are named
 
@@ -27,7 +27,7 @@ def remarks(tables: Tables, schema: Schema, told: Told, visits: Collection[Visit
     ]
 
 
-def _cells(tables: Tables, schema: Schema) -> Iterator[tuple[Continuous | Categorical, Line, str]]:
+def _cells(tables: Tables, schema: Schema) -> Iterator[tuple[Scalar, Line, str]]:
     for v, kind in schema.scalars.items():
         for line, cell in tables.cells(kind.column or v):
             yield kind, line, cell
@@ -70,7 +70,7 @@ def _respelled(tables: Tables, schema: Schema) -> list[str]:
 
 def _cut_off(tables: Tables, schema: Schema) -> list[str]:
     counts: Counter[tuple[Path, str]] = Counter()
-    for v, kind in schema.continuous.items():
+    for v, kind in schema.numbers.items():
         for line, cell in tables.cells(kind.column or v):
             name = line.table.path.name if line.session is None else "sessions.tsv"
             counts[Path(name), v] += at_least(cell)[1]
@@ -88,7 +88,7 @@ def _standing_in(
     """Numbers change from visit to visit: of a subject with several, it is said that one stands for
     all."""
     several = Counter(subject for subject, _ in visits)
-    numbers = [v for v, kind in schema.continuous.items() if kind.codes is None]
+    numbers = [v for v, kind in schema.numbers.items() if kind.codes is None]
     standing: Counter[str] = Counter()
     sample = ""
     for subject, session in sorted(visits, key=lambda visit: (visit[0], visit[1] or "")):

@@ -14,7 +14,7 @@ import numpy as np
 from metavoxel.data.images import Grid, write_image
 from metavoxel.files.owned import MARKER, OwnedFolder, files_below, holding, marker_text
 from metavoxel.files.writing import atomic_folder, atomic_write
-from metavoxel.schema import Image, Schema
+from metavoxel.schema import Categorical, Image, Schema
 from metavoxel.version import __version__
 
 _AS_IT_IS: dict[str, Any] = {
@@ -203,7 +203,7 @@ def _clipped(name: str, kind: Any, samples: np.ndarray) -> str:
 
 
 def _described(kind: Any) -> dict[str, Any]:
-    if kind.kind == "categorical":
+    if isinstance(kind, Categorical):
         return {"Levels": {label: label for label in kind.labels}}
     return {"Units": kind.unit} if kind.unit else {}
 

@@ -13,7 +13,7 @@ from metavoxel.errors import MetaVoxelError
 from metavoxel.files.json import read_object
 from metavoxel.files.table import read_lines
 from metavoxel.files.wall import is_dead_link
-from metavoxel.schema import Categorical, Continuous, NotInSchemaError
+from metavoxel.schema import NotInSchemaError, Number, Scalar
 from metavoxel.words import is_missing, number
 
 _AT_LEAST = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\+$")  # 89+ is how some cohorts write 89 or more
@@ -105,7 +105,7 @@ def check_once(table: Table, keys: Sequence[str]) -> None:
         seen[what] = row.number
 
 
-def parse_cell(table: Table, row: Row, column: str, kind: Continuous | Categorical) -> float | str:
+def parse_cell(table: Table, row: Row, column: str, kind: Scalar) -> float | str:
     """The value of a cell that is not missing. Raises MetaVoxelError naming file, row, column."""
     value = value_of(table, row, column, kind)
     if isinstance(value, BadCell):
@@ -113,13 +113,11 @@ def parse_cell(table: Table, row: Row, column: str, kind: Continuous | Categoric
     return value
 
 
-def value_of(
-    table: Table, row: Row, column: str, kind: Continuous | Categorical
-) -> float | str | BadCell:
+def value_of(table: Table, row: Row, column: str, kind: Scalar) -> float | str | BadCell:
     """The value of a cell that is not missing, or what is wrong with it."""
     cell = row.cells[column]
     try:
-        return kind.parse(at_least(cell)[0] if isinstance(kind, Continuous) else cell)
+        return kind.parse(at_least(cell)[0] if isinstance(kind, Number) else cell)
     except ValueError as error:
         place = f'{table.path}, row {row.number}, column "{column}"'
         beyond = isinstance(error, NotInSchemaError)

@@ -33,6 +33,14 @@ class NormalScores:
     high: float
     components: tuple[Component, ...]
 
+    @classmethod
+    def fit(cls, values: Tensor, bounds: tuple[float, float] | None) -> NormalScores:
+        """The map of a number: bounds from the schema, or from the observed values (n,)."""
+        low, high = bounds if bounds is not None else (float(values.min()), float(values.max()))
+        high = high if high > low else low + 1.0
+        resolved = 1e-10 * max(abs(low), abs(high))  # so that knots differ, in double precision
+        return cls(low, high, fit_mixture(values, max(1e-3 * (high - low), resolved)))
+
     def encode(self, values: Tensor) -> Tensor:
         """Values (B,) in the variable's unit -> x (B, 1)."""
         return self.scores(values).float()[:, None]
@@ -77,14 +85,6 @@ class NormalScores:
         # Where no value of the mixture is likely, rounding leaves ties; the map must still rise.
         found = np.maximum.accumulate(found) + 1e-12 * np.arange(len(found))
         return torch.from_numpy(scores), torch.from_numpy(np.interp(scores, found, values))
-
-
-def fit_normal_scores(values: Tensor, bounds: tuple[float, float] | None) -> NormalScores:
-    """The map of a number: bounds from the schema, or from the observed values (n,)."""
-    low, high = bounds if bounds is not None else (float(values.min()), float(values.max()))
-    high = high if high > low else low + 1.0
-    resolved = 1e-10 * max(abs(low), abs(high))  # so that knots differ, in double precision
-    return NormalScores(low, high, fit_mixture(values, max(1e-3 * (high - low), resolved)))
 
 
 def fit_mixture(values: Tensor, least: float) -> tuple[Component, ...]:

@@ -34,8 +34,8 @@ def ageing_figure(
     Points are real subjects, squares means of generated images with their 95 % intervals. `truth`
     has lines (x, y) by the name of the choice, as in the legend. `unit` is by default the schema's.
     """
-    if unit is None and measurement in schema.continuous:
-        unit = schema.continuous[measurement].unit
+    if unit is None and measurement in schema.numbers:
+        unit = schema.numbers[measurement].unit
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         fig, ax = plt.subplots(figsize=(4.6, 3.7), layout="constrained")
         choices = _choices(schema, along, cells)
@@ -57,7 +57,7 @@ def ageing_figure(
             ax.plot(x, mean, "s-", color=colour, ms=6, mec="white", lw=1.2, label=name)
             if truth and name in truth:
                 ax.plot(*truth[name], "--", color=colour, lw=1.3)
-        ax.set(xlabel=_labelled(along, schema.continuous[along].unit))
+        ax.set(xlabel=_labelled(along, schema.numbers[along].unit))
         ax.set(ylabel=_labelled(measurement, unit))
         ax.set_title("points: real subjects; squares: generated", fontsize=9)
         ax.legend(fontsize=8, frameon=False)

@@ -291,19 +291,19 @@ def _alike(
     alike = ~np.isnan(people.measured)
     for v, x in condition.items():
         apart = np.abs(people.scalars[v] - x)  # NaN is like nothing
-        alike &= apart <= (window[v] if v in schema.continuous else 0)
+        alike &= apart <= (window[v] if v in schema.numbers else 0)
     return alike
 
 
 def _columns(schema: Schema, name: str, values: np.ndarray) -> np.ndarray:
     """A variable in a regression, (n, k): a number is centred, labels have a column each."""
-    if name in schema.continuous:
+    if name in schema.numbers:
         return (values - values.mean())[:, None]
     return np.eye(len(schema.categorical[name].labels))[values.astype(int)][:, 1:]
 
 
 def _said(schema: Schema, name: str, value: float) -> str:
-    if name in schema.continuous:
+    if name in schema.numbers:
         return f"{name} {value:g}"
     return f"{name} {schema.categorical[name].labels[int(value)]}"
 

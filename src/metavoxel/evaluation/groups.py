@@ -83,7 +83,7 @@ def score_groups(
         if v not in answers.points:
             continue
         point = answers.points[v][known.rows]
-        number = v in evaluation.schema.continuous
+        number = v in evaluation.schema.numbers
         loss = np.abs(point - known.truth) if number else (point == known.truth).astype(float)
         for by, name, inside in _each(groups):
             mine = np.flatnonzero(inside[known.rows])

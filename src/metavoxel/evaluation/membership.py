@@ -126,7 +126,7 @@ def answer_losses(model: MetaVoxel, table: Table, seed: int) -> dict[str, np.nda
     losses = {}
     for v, truth in table.scalars.items():
         answer = answers[v].numpy().astype(np.float64)
-        if v in model.schema.continuous:
+        if v in model.schema.numbers:
             losses[v] = np.square(answer - truth)
         else:
             known = ~np.isnan(truth)

@@ -91,7 +91,7 @@ def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
     systems = [s for s in evaluation.systems if any(s in each for each in scores.values())]
     rows = []
     for v, by_system in scores.items():
-        measure = "MAE" if v in evaluation.schema.continuous else "accuracy"
+        measure = "MAE" if v in evaluation.schema.numbers else "accuracy"
         unit = _unit(evaluation, v)
         measure = f"{measure}, {unit}" if unit and measure == "MAE" else measure
         cells = [cell(headline(by_system[s])) if s in by_system else "–" for s in systems]
@@ -138,7 +138,7 @@ def _coherence(report: Mapping[str, Any]) -> str:
 
 def _variables(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
     for v, known in known_records(evaluation):
-        draw = _continuous if v in evaluation.schema.continuous else _categorical
+        draw = _continuous if v in evaluation.schema.numbers else _categorical
         pictures = "".join(
             picture(f"{v}: {title}", fig, "svg")
             for title, fig in draw(evaluation, report, v, known).items()

@@ -201,16 +201,14 @@ def _calibrations(
     stored = read_model(path, Calibrations).one_evaluation if path.is_file() else None
     if stored is not None:
         return {
-            v: Calibration.from_json(stored[v].model_dump())
-            for v in schema.continuous
-            if v in stored
+            v: Calibration.from_json(stored[v].model_dump()) for v in schema.numbers if v in stored
         }
-    if validation is None or not schema.continuous:
+    if validation is None or not schema.numbers:
         return {}
-    said = answer(model, [*schema.continuous], validation.images, len(validation), 0, seed)
+    said = answer(model, [*schema.numbers], validation.images, len(validation), 0, seed)
     return {
         v: calibrate(said.points[v], said.spreads.get(v), validation.scalars[v])
-        for v in schema.continuous
+        for v in schema.numbers
     }
 
 

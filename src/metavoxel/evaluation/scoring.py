@@ -65,7 +65,7 @@ def score_systems(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]
             if v not in answers.points:
                 continue
             point = answers.points[v][known.rows]
-            if v in evaluation.schema.continuous:
+            if v in evaluation.schema.numbers:
                 predictive = predictive_for(answers, v, known.rows)
                 own = evaluation.calibrations.get(v) if system == ONE else None
                 spread = spread_of(answers, v, known.rows)
@@ -103,7 +103,7 @@ def compare_systems(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
             for system, answers in evaluation.systems.items()
             if v in answers.points
         }
-        number = v in evaluation.schema.continuous
+        number = v in evaluation.schema.numbers
         scores = gains(known.truth, points, evaluation.reference, number, known.people)
         out[v] = {system: score.to_json() for system, score in scores.items()}
     return out
@@ -114,7 +114,7 @@ def pit_of_systems(evaluation: Evaluation) -> dict[str, dict[str, list[float]]]:
     out: dict[str, dict[str, list[float]]] = {}
     for v, known in known_records(evaluation):
         for system, answers in evaluation.systems.items():
-            if v in evaluation.schema.continuous and v in answers.points:
+            if v in evaluation.schema.numbers and v in answers.points:
                 predictive = predictive_for(answers, v, known.rows)
                 if predictive is not None:
                     bins = _PIT_BINS if len(known.rows) >= _MANY else _PIT_BINS // 2

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.schema import Categorical, Continuous, Image, Schema
+from metavoxel.schema import Image, Scalar, Schema
 
 _HINT = 'Write what is asked, a bar, and what is known, as in "age, sex | image=scan.nii.gz".'
 _LONGEST = 20_000  # characters of a question: several paths, of at most 4,096 each, and their names
@@ -173,7 +173,7 @@ def _given(side: Sequence[_Item], text: str) -> dict[str, str]:
     return given
 
 
-def _parsed(name: str, kind: Image | Continuous | Categorical, value: object) -> object:
+def _parsed(name: str, kind: Image | Scalar, value: object) -> object:
     if isinstance(kind, Image):
         return file_path(value) if isinstance(value, str | Path) else value
     try:

@@ -21,6 +21,7 @@ from metavoxel.inference.selftest import selftest_record
 from metavoxel.model import MetaVoxel
 from metavoxel.model_files import Calibrations, Preprocessing, SelfTest, json_text
 from metavoxel.preprocess.preparation import Preparation
+from metavoxel.schema import Image, Number
 from metavoxel.training.answers import held_out_scores
 from metavoxel.training.config import RunConfig
 from metavoxel.training.examples import Examples
@@ -93,7 +94,7 @@ def _answerable(model: MetaVoxel) -> list[str]:
 def point_answers(model: MetaVoxel, examples: Examples) -> dict[str, Stated]:
     """What one evaluation states of continuous variables given the images of validation records."""
     rows = torch.stack([examples.observed[v] for v in model.schema.images]).all(0).nonzero()[:, 0]
-    asked = [v for v in _answerable(model) if v in model.schema.continuous]
+    asked = [v for v in _answerable(model) if v in model.schema.numbers]
     answers = model.law is not None or model.config.sampling.point == "one_evaluation"
     if not (answers and len(rows) and asked):
         return {}
@@ -199,9 +200,9 @@ images say (posterior.json) come from the same networks.
 
 
 def _domain(kind: Any) -> str:
-    if kind.kind == "image":
+    if isinstance(kind, Image):
         return f"{'x'.join(map(str, kind.shape))} at {'x'.join(f'{s:g}' for s in kind.spacing)} mm"
-    if kind.kind == "continuous":
+    if isinstance(kind, Number):
         low_high = f"{kind.range[0]:g} to {kind.range[1]:g}" if kind.range else "from the data"
         return f"{low_high} {kind.unit or ''}".strip()
     return ", ".join(kind.labels)

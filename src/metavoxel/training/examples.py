@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metavoxel.data.bids import Cohort
 from metavoxel.data.images import read_scan
-from metavoxel.encoding.normal_scores import NormalScores, fit_normal_scores
+from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling, OneHot, fit_scaling, label_indices
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
 from metavoxel.files.arrays import map_array
@@ -95,17 +95,18 @@ def read_volumes(cohort: Cohort, name: str, image: Image, path: Path, progress: 
 def scalings(
     schema: Schema, cohort: Cohort, diffusing: bool
 ) -> dict[str, NormalScores | LinearScaling]:
-    """The map of every continuous variable, fitted on the training set: normal scores, or of those
-    that diffuse a linear one."""
+    """The map of every number, fitted on the training set: its kind's, normal scores by default, or
+    a linear one of those that diffuse."""
     out: dict[str, NormalScores | LinearScaling] = {}
-    for v, kind in schema.continuous.items():
+    for v, kind in schema.numbers.items():
         values = [float(str(r.values[v])) for r in cohort.records if v in r.values]
         if not values:
             raise MetaVoxelError(
                 f'No training subject has a value for "{v}". Remove it from the schema.'
             )
         seen = torch.tensor(values, dtype=torch.float64)
-        out[v] = (fit_scaling if diffusing else fit_normal_scores)(seen, kind.range)
+        fit = fit_scaling if diffusing else (kind.embedding or NormalScores).fit
+        out[v] = fit(seen, kind.range)
     return out
 
 
@@ -124,7 +125,7 @@ def scalar_prior(
             there.append(observed[:, None].expand_as(values[-1]))
         return torch.cat(values, 1), torch.cat(there, 1)
 
-    return fit_prior(*columns(schema.continuous), *columns(schema.categorical), counts)
+    return fit_prior(*columns(schema.numbers), *columns(schema.categorical), counts)
 
 
 def encode_cohort(

@@ -67,7 +67,7 @@ def _demographic_panels(
 ) -> Iterator[Callable[[Axes], None]]:
     groups = next(iter(schema.categorical), None)
     whole = {v: np.concatenate([t.scalars[v] for t in tables.values()]) for v in schema.scalars}
-    for v in schema.continuous:
+    for v in schema.numbers:
         edges = np.histogram_bin_edges(whole[v][~np.isnan(whole[v])], _BINS)
         by_split = {split: table.scalars[v] for split, table in tables.items()}
         yield _bound(_histograms, by_split, edges, variable_text(schema, v))

@@ -76,7 +76,7 @@ def captions(schema: Schema, scalars: Mapping[str, np.ndarray]) -> list[str]:
     Words and numbers with a unit of their own speak for themselves; other labels (yes, no, digits)
     and numbers follow the variable's name. What is not known (NaN) is left out.
     """
-    order = [v for v in (*schema.categorical, *schema.continuous) if v in scalars]
+    order = [v for v in (*schema.categorical, *schema.numbers) if v in scalars]
 
     def said(v: str, x: float) -> str:
         text = value_text(schema, v, x)
@@ -92,8 +92,8 @@ def _speaks_for_itself(schema: Schema, name: str) -> bool:
     if name in schema.categorical:
         labels = schema.categorical[name].labels
         return not any(label in ("yes", "no") or label[:1].isdigit() for label in labels)
-    kind = schema.continuous[name]
-    units = [other.unit for other in schema.continuous.values()]
+    kind = schema.numbers[name]
+    units = [other.unit for other in schema.numbers.values()]
     return kind.codes is not None or (kind.unit is not None and units.count(kind.unit) == 1)
 
 
@@ -101,7 +101,7 @@ def value_text(schema: Schema, name: str, value: float) -> str:
     """A scalar's value as one would say it: its label, or its number with the unit."""
     if name in schema.categorical:
         return schema.categorical[name].labels[int(value)]
-    kind = schema.continuous[name]
+    kind = schema.numbers[name]
     if kind.codes is not None:
         return kind.label(value)
     number = (f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}").replace("-", "\N{MINUS SIGN}")

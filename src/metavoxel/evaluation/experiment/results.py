@@ -134,7 +134,7 @@ def _calibration(
     plan = experiment.config.systems.get(system)
     if plan is None or plan.training is None or plan.samples > 0:
         return None
-    if name not in experiment.schema.continuous or not _given_images(experiment, question):
+    if name not in experiment.schema.numbers or not _given_images(experiment, question):
         return None
     path = experiment.model(plan.training, run) / "calibration.json"
     stored = (read_model(path, Calibrations).one_evaluation if path.is_file() else None) or {}
@@ -210,7 +210,7 @@ def scored(experiment: Experiment, answers: Answers) -> list[dict[str, Any]]:
 def _rows_of(
     experiment: Experiment, question: str, name: str, by_system: Mapping[str, Pooled]
 ) -> Iterator[dict[str, Any]]:
-    number = name in experiment.schema.continuous
+    number = name in experiment.schema.numbers
     for system, found in by_system.items():
         people = Bootstrap(found.subjects)
         if number:

@@ -90,7 +90,7 @@ def _figure(score: Mapping[str, Any] | None) -> str:
 def table_2(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, list[list[str]]]]:
     """For each continuous variable that is asked in several ways: systems and questions down;
     error, mean variance and their ratio."""
-    for v in schema.continuous:
+    for v in schema.numbers:
         mine = [r for r in rows if r["variable"] == v]
         if len({r["question"] for r in mine}) < 2:
             continue

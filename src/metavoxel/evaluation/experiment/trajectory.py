@@ -199,7 +199,7 @@ class _Drawing:
     def _stated(self, ax: Axes, name: str) -> None:
         """p(scalar | image z_t) at every step, and of the sample; the scalar was drawn before."""
         drawn, steps = float(self.drawn[name]), np.arange(self.steps + 1)
-        if name in self.schema.continuous:
+        if name in self.schema.numbers:
             stated = Marginal.joined([self.model.marginal(x, name) for x in self.record.stated])
             _distribution(ax, steps, stated, drawn, value_text(self.schema, name, drawn))
         else:
@@ -213,7 +213,7 @@ class _Drawing:
         noisy = torch.cat([self.record.noisy[i][name] for i in at])
         clean = torch.cat([self.record.clean[i][name] for i in at])
         drawn, steps = float(self.drawn[name]), np.array([*at, self.steps])
-        if name in self.schema.continuous:
+        if name in self.schema.numbers:
             noisy, clean = (self.model.decode({name: z})[name].cpu() for z in (noisy, clean))
             paths = [np.append(x.numpy(), drawn) for x in (noisy, clean)]
             text = value_text(self.schema, name, drawn)

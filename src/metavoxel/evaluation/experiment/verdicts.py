@@ -50,7 +50,7 @@ def _rows(
     experiment: Experiment, question: str, name: str, by_system: Mapping[str, Pooled]
 ) -> Iterator[dict[str, Any]]:
     reference, margin = experiment.config.reference, experiment.config.margins[name]
-    number = name in experiment.schema.continuous
+    number = name in experiment.schema.numbers
     for system, theirs in by_system.items():
         pairs = paired(by_system[reference], theirs) if reference in by_system else None
         if system == reference or pairs is None:
