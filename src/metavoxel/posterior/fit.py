@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,25 @@ def fit_prior(
     minimise(loss, parameters, _ROUNDS)
     with torch.no_grad():
         return ScalarPrior(**built().as_dict())
+
+
+def named_prior(
+    numbers: Sequence[str],
+    labels: Mapping[str, int],
+    z0: Mapping[str, Tensor],
+    observed: Mapping[str, Tensor],
+) -> ScalarPrior:
+    """The prior of embedded scalars z0[name] (n, k), where observed[name] (n,) says that they are
+    there: of the `numbers`, and of the `labels`, which maps names to how many labels there are."""
+
+    def columns(names: Collection[str]) -> tuple[Tensor, Tensor]:
+        n = len(next(iter(observed.values())))
+        values, there = [torch.zeros(n, 0)], [torch.zeros(n, 0, dtype=torch.bool)]
+        values += [z0[v] for v in names]
+        there += [observed[v][:, None].expand_as(z0[v]) for v in names]
+        return torch.cat(values, 1), torch.cat(there, 1)
+
+    return fit_prior(*columns(numbers), *columns(labels), [*labels.values()])
 
 
 def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: int) -> None:

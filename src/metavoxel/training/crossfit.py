@@ -22,7 +22,7 @@ from metavoxel.data.splits import folds_of
 from metavoxel.files.writing import atomic_write
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.evidence import Evidence
-from metavoxel.posterior.fit import fit_prior, minimise
+from metavoxel.posterior.fit import minimise, named_prior
 from metavoxel.posterior.law import Calibration, ScalarLaw
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.training.examples import Examples
@@ -103,7 +103,10 @@ def _of_fold(
 ) -> HeldOut:
     """What a network that was trained on the `others` states of its `own` records."""
     assert model.law is not None
-    kept, prior = folder / "evidence.safetensors", prior_of(model.law, training, others)
+    kept, law = folder / "evidence.safetensors", model.law
+    scalars = {v: training.scalars[v][others] for v in law.names}
+    there = {v: training.observed[v][others] for v in law.names}
+    prior = named_prior(law.numbers, law.labels, scalars, there)
     if not kept.exists():
         network = MetaVoxel(model.schema, model.config, model.scalings, prior)
         # Its weights and its statistics: what a process shows of an image follows from them.
@@ -116,20 +119,6 @@ def _of_fold(
     saved = load_file(kept)
     evidence = Evidence(*(saved[f.name] for f in fields(Evidence)))
     return _of_records(training, _imaged(model, training, own), evidence, prior)
-
-
-def prior_of(law: ScalarLaw, examples: Examples, rows: Tensor) -> ScalarPrior:
-    """The prior of some records."""
-
-    def columns(names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        values = [torch.zeros(len(rows), 0), *(examples.scalars[v][rows] for v in names)]
-        known = [torch.zeros(len(rows), 0, dtype=torch.bool)]
-        known += [
-            examples.observed[v][rows, None].expand_as(examples.scalars[v][rows]) for v in names
-        ]
-        return torch.cat(values, 1), torch.cat(known, 1)
-
-    return fit_prior(*columns(law.numbers), *columns([*law.labels]), [*law.labels.values()])
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from metavoxel.files.json import read_json
 from metavoxel.files.versions import version_of
 from metavoxel.files.writing import atomic_array, atomic_write
 from metavoxel.model import MetaVoxel
-from metavoxel.posterior.fit import fit_prior
+from metavoxel.posterior.fit import named_prior
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import Image, Schema
 from metavoxel.training.augment import Augmentation, augment
@@ -110,22 +110,22 @@ def scalings(
     return out
 
 
-def scalar_prior(
-    schema: Schema, cohort: Cohort, scaled: Mapping[str, NormalScores | LinearScaling]
-) -> ScalarPrior:
-    """The joint distribution of the embedded scalars over the training set."""
-    n, counts = len(cohort.records), [len(kind.labels) for kind in schema.categorical.values()]
+Scalings = Mapping[str, NormalScores | LinearScaling]
+
+
+def embedded_scalars(
+    schema: Schema, cohort: Cohort, scaled: Scalings
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every scalar of every record, embedded (N, k), and whether it is observed (N,)."""
     encoders = {**scaled, **{v: OneHot(kind.labels) for v, kind in schema.categorical.items()}}
+    observed = {v: _observed(cohort, v) for v in schema.scalars}
+    return {v: _encode_scalar(encoders[v], cohort, v, x) for v, x in observed.items()}, observed
 
-    def columns(names: Iterable[str]) -> tuple[Tensor, Tensor]:
-        values, there = [torch.zeros(n, 0)], [torch.zeros(n, 0, dtype=torch.bool)]
-        for v in names:
-            observed = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
-            values.append(_encode_scalar(encoders[v], cohort, v, observed))
-            there.append(observed[:, None].expand_as(values[-1]))
-        return torch.cat(values, 1), torch.cat(there, 1)
 
-    return fit_prior(*columns(schema.numbers), *columns(schema.categorical), counts)
+def scalar_prior(schema: Schema, cohort: Cohort, scaled: Scalings) -> ScalarPrior:
+    """The joint distribution of the embedded scalars over the training set."""
+    counts = {v: len(kind.labels) for v, kind in schema.categorical.items()}
+    return named_prior([*schema.numbers], counts, *embedded_scalars(schema, cohort, scaled))
 
 
 def encode_cohort(
@@ -141,12 +141,9 @@ def encode_cohort(
     """Encode every variable of every record once; images `copies` times, all but the first
     augmented. Latents are kept in `cache` and reused while model and cohort stay the same."""
     cache.mkdir(parents=True, exist_ok=True)
-    observed, scalars, images = {}, {}, {}
-    for v in model.schema:
-        observed[v] = torch.tensor([v in r.values for r in cohort.records], dtype=torch.bool)
-    for v in model.schema.scalars:
-        encoder = model.scalings.get(v) or model.labels[v]
-        scalars[v] = _encode_scalar(encoder, cohort, v, observed[v])
+    scalars, observed = embedded_scalars(model.schema, cohort, model.scalings)
+    observed |= {v: _observed(cohort, v) for v in model.schema.images}
+    images: dict[str, Tensor] = {}
     for v, image in model.schema.images.items():
 
         def fill(out: np.memmap, v: str = v, image: Image = image) -> None:
@@ -186,6 +183,10 @@ def _latents(
                 draw = generator(seed, 4, copy, start)
                 x = augment(x, image.spacing, augmentation, draw)
             yield copy, rows, model.encode({name: x})[name]
+
+
+def _observed(cohort: Cohort, name: str) -> Tensor:
+    return torch.tensor([name in r.values for r in cohort.records], dtype=torch.bool)
 
 
 def _encode_scalar(
