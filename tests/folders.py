@@ -52,6 +52,13 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None)
     return path
 
 
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine as nibabel alone reads them."""
+    image = nib.Nifti1Image.from_filename(path)
+    assert image.affine is not None
+    return np.asarray(image.dataobj), image.affine
+
+
 def write_png(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Picture.fromarray(array).save(path)

@@ -23,7 +23,7 @@ def _names(cohort: Cohort) -> dict[str, str]:
     return {i: p.name for i, p in paths.items() if isinstance(p, Path)}
 
 
-def _with_entities(**entities: str) -> Schema:
+def _with_entities(**entities: str | None) -> Schema:
     image = Image(shape=(8, 8, 8), spacing=(2, 2, 2), entities=entities)
     return Schema(variables={"image": image, "age": SCHEMA["age"]})
 

@@ -43,7 +43,7 @@ def auroc(truth: np.ndarray, chances: np.ndarray) -> float:
     if chances.shape[1] == 2:
         return float(sklearn.metrics.roc_auc_score(truth, chances[:, 1]))
     areas = [
-        sklearn.metrics.roc_auc_score(truth == k, chances[:, k])
+        float(sklearn.metrics.roc_auc_score(truth == k, chances[:, k]))
         for k in range(chances.shape[1])
         if 0 < (truth == k).sum() < len(truth)
     ]
@@ -68,7 +68,7 @@ STATISTICS = {
     "r": (regression.correlation(SAID, TRUTH), lambda i: pearsonr(SAID[i], TRUTH[i])[0]),
     "slope": (
         regression.slope(TRUTH, SAID - TRUTH),
-        lambda i: linregress(TRUTH[i], (SAID - TRUTH)[i]).slope,
+        lambda i: linregress(TRUTH[i], (SAID - TRUTH)[i])[0],
     ),
     "ratio": (regression.ratio(SAID, TRUTH), lambda i: SAID[i].mean() / TRUTH[i].mean()),
     "balanced accuracy": (
@@ -136,8 +136,9 @@ def test_one_two_and_three_records_are_scored_without_a_warning(
 ) -> None:
     truth, mean = TRUTH[:n], SAID[:n]
     fit = Calibration(12, False, {0.5: 1.0, 0.9: 100.0, 0.95: math.inf}, (3, 0.5))
-    said = Normal(mean, np.ones(n))
-    scores = continuous_scores(truth, mean, said, calibrated(fit, mean, said), people(n))
+    sd = np.ones(n)
+    intervals = calibrated(fit, mean, sd)
+    scores = continuous_scores(truth, mean, Normal(mean, sd), intervals, people(n))
     assert scores["mae"].value == pytest.approx(np.abs(mean - truth).mean())
     assert scores["conformal_90"].value == 1
     assert "conformal_95" not in scores

@@ -50,7 +50,7 @@ def _set_bytes(data: bytes, random: Random) -> bytes:
     size, order = random.choice((1, 2, 4, 8)), random.choice(("little", "big"))
     number = random.choice(_NUMBERS) % (1 << 8 * size)
     at = _place(data, random)
-    return data[:at] + number.to_bytes(size, order) + data[at + size :]  # type: ignore[arg-type]
+    return data[:at] + number.to_bytes(size, order) + data[at + size :]
 
 
 def _truncated(data: bytes, random: Random) -> bytes:

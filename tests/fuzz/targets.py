@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import nibabel as nib
 import numpy as np
 
-from folders import AGE, SEX, noise, write_bids, write_nifti, write_png
+from folders import AGE, SEX, noise, read_nifti, write_bids, write_nifti, write_png
 from metavoxel.errors import MetaVoxelError
 
 Read = Callable[[Path], Any]
@@ -99,9 +99,10 @@ _DESCRIPTION = {
 
 
 def _build_images(place: Path) -> None:
-    voxels = (noise(8, 8, 8) * 200 + 1).astype(np.int16)
+    # Any: nibabel's stubs want of an MGHImage an array whose shape cannot be set.
+    voxels: Any = (noise(8, 8, 8) * 200 + 1).astype(np.int16)
     image = write_nifti(place / "scan.nii.gz", voxels)
-    nib.save(nib.load(image), place / "scan.nii")  # type: ignore[arg-type]
+    nib.save(nib.load(image), place / "scan.nii")
     nib.save(nib.Nifti2Image(voxels, np.diag([2.0, 2, 2, 1])), place / "scan2.nii.gz")
     nib.save(nib.MGHImage(voxels, np.diag([2.0, 2, 2, 1])), place / "scan.mgz")
     write_nifti(place / "mask.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), 2))
@@ -308,10 +309,7 @@ def _image_targets() -> Iterator[Target]:
         return lambda place: _digest(read_scan(place / name, square).array)
 
     def dicom(name: str) -> Read:
-        return lambda place: _digest(read_volume_of(from_dicom(place / name, place / "converted")))
-
-    def read_volume_of(path: Path) -> np.ndarray:
-        return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined,arg-type]
+        return lambda place: _digest(read_nifti(from_dicom(place / name, place / "converted"))[0])
 
     def mask(place: Path) -> Any:
         return _digest(read_mask(place / "mask.nii.gz", cube, read_scan(place / "scan.nii", cube)))

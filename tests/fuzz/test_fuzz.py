@@ -53,7 +53,7 @@ def test_a_mutant_is_read_or_refused_in_one_sentence(name: str, place: Path, scr
         max_examples=12,
         deadline=None,
         derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # type: ignore[arg-type]  # its metaclass has no types
         database=None,
     )
     @given(random=st.randoms(use_true_random=False))

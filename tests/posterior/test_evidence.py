@@ -46,13 +46,11 @@ def test_it_is_the_posterior_if_all_were_independent_over_the_cohort(numbers, co
 def test_the_outputs_of_a_network_are_what_they_are_called(prior):
     """Means as they are, variances as logits of what is left, exponents as logarithms, logits that
     tilt the frequencies."""
-    D, numbers = 5, 3  # noqa: N806
+    D, numbers = 5, 3
     alone, together = evidence_width(numbers, COUNTS)
     output = torch.zeros(1, alone + together).double()
     nothing = Evidence.read(output, numbers, prior.frequencies, COUNTS)
-    torch.testing.assert_close(
-        nothing.left, torch.full((1, 3), torch.tensor(2.0).sigmoid()).double()
-    )
+    torch.testing.assert_close(nothing.left, torch.tensor(2.0).sigmoid().double().expand(1, 3))
     torch.testing.assert_close(nothing.probabilities[0], prior.frequencies)
     torch.testing.assert_close(nothing.exponents, torch.ones(1, 3).double())
     output[0, 0], output[0, numbers], output[0, 2 * numbers] = 1.5, -2.0, -0.2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from random_laws import KINDS, normal, random_prior, seeded
 
 COUNTS = (2, 3)
 SEX, DIAGNOSIS = slice(0, 2), slice(2, 5)
+Rows = tuple[Tensor, Tensor, Tensor, Tensor]  # numbers, which are known, labels, which are known
 
 
 def table(prior: ScalarPrior, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -40,7 +43,7 @@ def correlation(prior: ScalarPrior) -> Tensor:
     weight = found.log_weight[0].exp()
     away = features - weight @ features
     covariance = torch.einsum("m,mi,mj->ij", weight, away, away)
-    V = len(prior.offset)  # noqa: N806
+    V = len(prior.offset)
     covariance[:V, :V] += prior.covariance
     scale = covariance.diagonal().rsqrt()
     return scale[:, None] * covariance * scale
@@ -79,7 +82,7 @@ def test_numbers_given_labels_are_those_of_the_records(cohort):
 
 def test_the_covariance_given_labels_is_that_of_the_records(cohort):
     truth, fitted, pairs = cohort
-    S = truth.covariance  # noqa: N806
+    S = truth.covariance
     error = ((S.square() + S.diagonal().outer(S.diagonal())) / pairs).sqrt()
     assert bool(((fitted.covariance - S).abs() < 4 * error).all())
 
@@ -162,38 +165,38 @@ def test_it_does_not_matter_how_labels_and_variables_are_ordered(cohort):
     )
 
 
-def constant(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def constant(x: Tensor, y: Tensor) -> Rows:
     x[:, 0] = 0.3
     return x, everything(x), y, everything(y)
 
 
-def collinear(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def collinear(x: Tensor, y: Tensor) -> Rows:
     x[:, 1] = -x[:, 0]
     return x, everything(x), y, everything(y)
 
 
-def a_number_that_is_a_label(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def a_number_that_is_a_label(x: Tensor, y: Tensor) -> Rows:
     x[:, 0] = 2 * y[:, 0] - 1
     return x, everything(x), y, everything(y)
 
 
-def labels_that_are_one(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def labels_that_are_one(x: Tensor, y: Tensor) -> Rows:
     y[:, DIAGNOSIS] = F.pad(y[:, SEX], (0, 1))
     return x, everything(x), y, everything(y)
 
 
-def a_label_that_nobody_has(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def a_label_that_nobody_has(x: Tensor, y: Tensor) -> Rows:
     y[:, DIAGNOSIS] = F.one_hot(y[:, DIAGNOSIS].argmax(1) % 2, 3).double()
     return x, everything(x), y, everything(y)
 
 
-def a_variable_that_nobody_has(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def a_variable_that_nobody_has(x: Tensor, y: Tensor) -> Rows:
     x_known, y_known = everything(x), everything(y)
     x_known[:, 0] = y_known[:, SEX] = False
     return x, x_known, y, y_known
 
 
-def never_two_together(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def never_two_together(x: Tensor, y: Tensor) -> Rows:
     one = torch.arange(len(x)) % 4
     x_known = torch.stack([one == 0, one == 1], 1)
     y_known = (one == 2)[:, None].repeat(1, 5)
@@ -201,16 +204,16 @@ def never_two_together(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return x, x_known, y, y_known
 
 
-def far_away(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def far_away(x: Tensor, y: Tensor) -> Rows:
     x[0] = torch.tensor([40.0, -40.0])
     return x, everything(x), y, everything(y)
 
 
-def one_record(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def one_record(x: Tensor, y: Tensor) -> Rows:
     return x[:1], everything(x[:1]), y[:1], everything(y[:1])
 
 
-def none(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def none(x: Tensor, y: Tensor) -> Rows:
     return x[:0], everything(x[:0]), y[:0], everything(y[:0])
 
 
@@ -230,7 +233,7 @@ def check(fitted: ScalarPrior) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda f: f.__name__)
-def test_an_odd_table_has_a_prior_too(odd, cohort):
+def test_an_odd_table_has_a_prior_too(odd: Callable[[Tensor, Tensor], Rows], cohort):
     truth, _, _ = cohort
     check(fit_prior(*odd(*table(truth, 40, seeded(9))), COUNTS))
 
@@ -242,7 +245,7 @@ def test_a_label_that_nobody_has_is_rare_and_not_impossible(cohort):
 
 
 @pytest.mark.parametrize("odd", [never_two_together, a_variable_that_nobody_has])
-def test_what_is_never_known_together_is_not_coupled(odd, cohort):
+def test_what_is_never_known_together_is_not_coupled(odd: Callable[[Tensor, Tensor], Rows], cohort):
     truth, _, _ = cohort
     found = correlation(fit_prior(*odd(*table(truth, 400, seeded(9))), COUNTS)).abs()
     owners = torch.tensor([0, 1, 2, 2, 3, 3, 3])

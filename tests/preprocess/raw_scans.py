@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from folders import write_nifti
+from folders import read_nifti, write_nifti
 from metavoxel.preprocess.template import template_brain, template_grid
 
 MM = 4.0
@@ -40,12 +39,12 @@ def write_brain(path: Path, move: np.ndarray, seed: int = 0) -> Path:
 def write_sphere(path: Path, radius: float = 60.0) -> Path:
     """A phantom bottle: bright, round, with the volume of a brain."""
     grid = template_grid(MM)
-    away = np.stack(np.indices(grid.shape), -1) * MM - (np.array(grid.shape) - 1) / 2 * MM
+    away = np.moveaxis(np.indices(grid.shape), 0, -1) * MM - (np.array(grid.shape) - 1) / 2 * MM
     inside = np.linalg.norm(away, axis=-1) < radius
     return write_nifti(path, (inside * 500).astype(np.int16), grid.affine)
 
 
-def metavoxel(place: Path, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:
+def metavoxel(place: Path, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Start `metavoxel ARGUMENTS` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "metavoxel", *map(str, arguments)],
@@ -53,11 +52,11 @@ def metavoxel(place: Path, *arguments: str | Path, **options: object) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
-def run(place: Path, *arguments: str | Path, **options: object) -> tuple[int, str]:
+def run(place: Path, *arguments: str | Path, **options: Any) -> tuple[int, str]:
     """Run `metavoxel ARGUMENTS`; its status and what it said on stderr."""
     process = metavoxel(place, *arguments, **options)
     _, said = process.communicate()
@@ -77,16 +76,15 @@ def sidecar_of(out: Path, record: str) -> dict[str, Any]:
 
 
 def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj)  # type: ignore[union-attr]
+    return read_nifti(path)[0]
 
 
 def write_series(
     folder: Path, array: np.ndarray, affine: np.ndarray, number: int = 1, name: str = "T1w"
 ) -> Path:
     """A DICOM series of axial slices, as a scanner would store it, of an RAS volume (x, y, z)."""
-    import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
@@ -95,7 +93,7 @@ def write_series(
     study, series, frame = generate_uid(), generate_uid(), generate_uid()
     for k in range(array.shape[2]):
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        meta.MediaStorageSOPClassUID = MRImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         path = folder / f"series{number}-{k:04d}.dcm"

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Cohort, raw, write_raw_cohort
 from metavoxel.data.quality import Decision, append_decision, now, read_decisions
 from metavoxel.data.scans import scan_files
 from metavoxel.errors import MetaVoxelError
@@ -22,6 +21,7 @@ from metavoxel.preprocess.derivative import Outputs
 from metavoxel.preprocess.itk import read_rigid
 from metavoxel.preprocess.logs import file_digest, read_status, write_status
 from metavoxel.preprocess.recipe import Recipe
+from raw_cohort import Cohort, raw, write_raw_cohort
 from raw_scans import brain_of, sidecar_of, voxels, write_brain
 
 RECIPE = Recipe(skull_strip="none")

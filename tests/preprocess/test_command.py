@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Cohort, raw
 from folders import heed_interrupts
 from metavoxel.preprocess.arguments import spread
 from metavoxel.preprocess.logs import read_status
+from raw_cohort import Cohort, raw
 from raw_scans import brain_of, metavoxel, run, voxels, write_brain
 
 APP = ["preprocess", "bids", "out", "participant", "--skull-strip", "none"]
@@ -25,7 +25,7 @@ def test_an_option_takes_several_labels() -> None:
         "BIDS OUT participant --participant-label 01 --participant-label 02 --jobs 2 "
         "--session_label a --session_label b --x-label 1"
     )
-    assert spread(line.split()) == alone.split()
+    assert spread([*line.split()]) == alone.split()
 
 
 def test_a_second_run_skips_what_is_done_and_tries_again_what_failed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from metavoxel.data.description import Pipeline
@@ -12,8 +14,8 @@ from metavoxel.preprocess.recipe import Recipe
 FMRIPREP: Pipeline = {"Name": "fMRIPrep", "Version": "24.0.0", "Description": "words"}
 
 
-def told(tools: str = "1", **settings: object) -> Pipeline:
-    recipe = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": tools}}  # type: ignore[arg-type]
+def told(tools: str = "1", **settings: Any) -> Pipeline:
+    recipe = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": tools}}
     return {"Name": "metavoxel preprocess", "Description": "words", "Recipe": recipe}
 
 
@@ -26,7 +28,7 @@ def told(tools: str = "1", **settings: object) -> Pipeline:
         ({"brightest": 98}, "brightest 98.0, not 99.5"),
     ],
 )
-def test_the_setting_that_differs_is_named(settings: dict[str, object], words: str) -> None:
+def test_the_setting_that_differs_is_named(settings: dict[str, Any], words: str) -> None:
     found = mismatch([told(**settings)], [told()])
     assert found is not None
     assert words in found

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from conftest import Cohort, raw
+from folders import read_nifti, write_nifti
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.cohort import Job, Outcome, find_jobs
 from metavoxel.preprocess.derivative import describe_dataset
 from metavoxel.preprocess.executors import Executor, on_dask, on_this_machine
 from metavoxel.preprocess.logs import read_status
 from metavoxel.preprocess.recipe import Recipe
+from raw_cohort import Cohort, raw
 from raw_scans import moved, run, voxels, write_brain
 
 dask = pytest.importorskip("dask")
@@ -94,10 +94,10 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 def write_head(path: Path, deadly: bool) -> None:
     """The template's brain in a grey box, so that it is not taken for stripped."""
     write_brain(path, moved((1, 2, 3), (3, 2, 1)))
-    image: nib.Nifti1Image = nib.load(path)  # type: ignore[assignment]
-    head = np.maximum(np.asarray(image.dataobj), 2)
+    voxels, affine = read_nifti(path)
+    head = np.maximum(voxels, 2)
     head[0, 0, 0] = 7 if deadly else 2
-    nib.save(nib.Nifti1Image(head, image.affine), path)
+    write_nifti(path, head, affine)
 
 
 def check_only_the_deadly_scan_is_lost(found: dict[str, Outcome], out: Path, reason: str) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from folders import real
+from folders import read_nifti, real, write_nifti
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.images import Grid, Scan, read_scan
 from metavoxel.data.simulate import simulate
@@ -42,8 +41,8 @@ def unstripped(x: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
     from scipy.ndimage import binary_dilation
 
     brain = x > 0
-    scalp = binary_dilation(brain, iterations=4) & ~binary_dilation(brain, iterations=2)
-    return np.where(scalp, x.max(), x), affine
+    near, far = (np.asarray(binary_dilation(brain, iterations=n), bool) for n in (2, 4))
+    return np.where(far & ~near, x.max(), x), affine
 
 
 def halved(x: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,10 +76,9 @@ def fingerprint(brains: list[Path]) -> Fingerprint:
 
 
 def spoil(path: Path, way: Preparation, place: Path) -> Scan:
-    image = nib.load(path)
-    voxels, affine = way(np.asarray(image.dataobj, dtype=np.float32), image.affine)
-    nib.save(nib.Nifti1Image(voxels, affine), place / "scan.nii.gz")
-    return read_scan(place / "scan.nii.gz", BRAIN)
+    voxels, affine = read_nifti(path)
+    spoilt = write_nifti(place / "scan.nii.gz", *way(voxels.astype(np.float32), affine))
+    return read_scan(spoilt, BRAIN)
 
 
 def test_scans_prepared_alike_do_not_look_odd(brains: list[Path], fingerprint: Fingerprint) -> None:
@@ -130,7 +128,7 @@ def test_pictures_have_fingerprints_too(tmp_path: Path) -> None:
 
 def oval(length: float, width: float, place: np.ndarray, kind: Image) -> Scan:
     """A picture of an ellipse with half-axes in pixels, centred near the middle."""
-    at = np.stack(np.indices(kind.shape), -1) - np.array(kind.shape) / 2 - place
+    at = np.moveaxis(np.indices(kind.shape), 0, -1) - np.array(kind.shape) / 2 - place
     radius = np.sqrt((at[..., 0] / length) ** 2 + (at[..., 1] / width) ** 2)
     picture = 1 / (1 + np.exp((radius - 1) * 8))
     grid = Grid(kind.shape, np.eye(4))

@@ -258,7 +258,7 @@ def test_a_link_is_written_to_where_it_points(there: bool, bids: Path) -> None:
     out.symlink_to(real)
     said = Console(quiet=True)
     run = partial(map, run_subject)
-    assert run_participants(bids, out, RECIPE, Selection(), run, said) == 0  # type: ignore[arg-type]
+    assert run_participants(bids, out, RECIPE, Selection(), run, said) == 0
     assert out.is_symlink()
     assert len(list(real.glob("sub-01/anat/*_T1w.nii.gz"))) == 1
 
@@ -305,7 +305,8 @@ def test_a_mask_is_given_by_its_visit_and_its_entities(tmp_path: Path) -> None:
     from metavoxel.preprocess.cohort import _mask_of
 
     one, two = jobs[0].scans
-    assert [_mask_of(s, jobs[0].masks).name for s in (one, two)] == [  # type: ignore[union-attr]
+    found = [_mask_of(s, jobs[0].masks) for s in (one, two)]
+    assert [mask and mask.name for mask in found] == [
         "sub-01_run-1_mask.nii.gz",
         "sub-01_run-2_mask.nii.gz",
     ]

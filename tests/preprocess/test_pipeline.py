@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from folders import write_nifti
+from folders import read_nifti, write_nifti
 from metavoxel.data.images import Grid, read_volume, resample
 from metavoxel.errors import MetaVoxelError
 from metavoxel.preprocess.itk import read_rigid
@@ -65,10 +65,11 @@ def test_neither_storage_nor_a_superfluous_stripper_changes_a_brain(
 ) -> None:
     """Stored in another order of axes, and with deepbet asked for: it is seen that there is no
     skull to strip, and said."""
-    image: nib.Nifti1Image = nib.load(scan)  # type: ignore[assignment]
+    image = nib.Nifti1Image.from_filename(scan)
     psr = nib.orientations.axcodes2ornt(("P", "S", "R"))
     turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), psr)
-    nib.save(image.as_reoriented(turn), tmp_path / "psr.nii")
+    turned = image.as_reoriented(turn)  # type: ignore[arg-type]  # nibabel indexes it as an array
+    nib.save(turned, tmp_path / "psr.nii")
     again = prepare(tmp_path / "psr.nii", Recipe(skull_strip="deepbet"), tmp_path / "rigid.txt")
     assert again.notes == ("already stripped: what is not 0 is taken for the brain",)
     np.testing.assert_array_equal(again.brain, prepared.brain)
@@ -99,11 +100,10 @@ def test_where_the_origin_lies_changes_no_voxel(scan: Path, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("coarse")
 def test_a_given_mask_is_the_brain(scan: Path, prepared: Prepared, tmp_path: Path) -> None:
-    image: nib.Nifti1Image = nib.load(scan)  # type: ignore[assignment]
-    voxels = np.asarray(image.dataobj)
+    voxels, affine = read_nifti(scan)
     head = np.where(voxels > 0, voxels, 300).astype(np.int16)  # in a bright box
-    write_nifti(tmp_path / "head.nii.gz", head, image.affine)
-    mask = write_nifti(tmp_path / "mask.nii.gz", (voxels > 0).astype(np.uint8), image.affine)
+    write_nifti(tmp_path / "head.nii.gz", head, affine)
+    mask = write_nifti(tmp_path / "mask.nii.gz", (voxels > 0).astype(np.uint8), affine)
     recipe = Recipe(skull_strip="mask", bias_correction="none")
     again = prepare(tmp_path / "head.nii.gz", recipe, tmp_path / "rigid.txt", mask=mask)
     overlap = 2 * (again.mask & prepared.mask).sum() / (again.mask.sum() + prepared.mask.sum())
@@ -121,9 +121,9 @@ def test_another_contrast_is_no_reason_to_refuse(scan: Path, tmp_path: Path) -> 
     assert np.abs(astray[:3]).max() < 1
 
 
-def refused(path: Path, recipe: Recipe, message: str, **given: Path) -> None:
+def refused(path: Path, recipe: Recipe, message: str, mask: Path | None = None) -> None:
     with pytest.raises(MetaVoxelError, match=message) as error:
-        prepare(path, recipe, path.parent / "rigid.txt", **given)
+        prepare(path, recipe, path.parent / "rigid.txt", mask=mask)
     assert str(path) in str(error.value)
 
 

@@ -7,13 +7,14 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 import metavoxel as mv
-from folders import scores
+from folders import read_nifti, scores, write_nifti
 from metavoxel.cli import main
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.simulate import simulate
@@ -34,9 +35,9 @@ SCHEMA = parse_schema({"variables": {"image": IMAGE, "age": AGE}}, "test")
 DENOISER = {"channels": [8, 8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8}
 
 
-def declare(folder: Path, **settings: object) -> None:
+def declare(folder: Path, **settings: Any) -> None:
     """Write what metavoxel preprocess would declare of a dataset."""
-    recipe = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": "1"}}  # type: ignore[arg-type]
+    recipe = {"settings": Recipe(**settings).model_dump(mode="json"), "tools": {"ants": "1"}}
     made = {"Name": "metavoxel preprocess", "Recipe": recipe}
     (folder / "dataset_description.json").write_text(json.dumps({"GeneratedBy": [made]}))
 
@@ -76,8 +77,9 @@ def scan(cohort: Path, tmp_path: Path) -> Path:
     return tmp_path / "other" / "scan.nii.gz"
 
 
-def ask(model: Path, scan: Path, **options: bool) -> float:
-    return mv.load(model, **options).ask("age", {"image": scan}, samples=0)["age"].mean
+def ask(model: Path, scan: Path, any_preparation: bool = False) -> float:
+    network = mv.load(model, any_preparation=any_preparation)
+    return network.ask("age", {"image": scan}, samples=0)["age"].mean
 
 
 def test_a_scan_prepared_alike_is_answered_without_a_word(model: Path, scan: Path) -> None:
@@ -114,10 +116,8 @@ def test_other_versions_of_the_tools_are_warned_of(model: Path, scan: Path) -> N
 def test_a_scan_that_looks_otherwise_is_warned_of_whatever_it_declares(
     model: Path, scan: Path, declares: bool
 ) -> None:
-    image = nib.load(scan)
-    nib.save(
-        nib.Nifti1Image(np.asarray(image.dataobj), image.affine * [[0.5], [0.5], [0.5], [1]]), scan
-    )
+    voxels, affine = read_nifti(scan)
+    write_nifti(scan, voxels, affine * [[0.5], [0.5], [0.5], [1]])
     if declares:
         declare(scan.parent)
     with pytest.warns(MetaVoxelWarning, match=r"scan\.nii\.gz.*standard deviations away"):
@@ -140,9 +140,8 @@ def test_on_the_command_line_a_refusal_is_status_2_and_a_warning_one_line(
     assert status(model, question, "--samples", 0, "--any-preparation", "--json") == 0
     assert "mean" in json.loads(capsys.readouterr().out)["age"]
     declare(scan.parent)
-    image = nib.load(scan)
-    voxels = np.asarray(image.dataobj)
-    nib.save(nib.Nifti1Image(np.where(voxels > 0, voxels.max() - voxels, 0), image.affine), scan)
+    voxels, affine = read_nifti(scan)
+    write_nifti(scan, np.where(voxels > 0, voxels.max() - voxels, 0), affine)
     assert status(model, question, "--samples", 0, "--json") == 0
     captured = capsys.readouterr()
     (line,) = captured.err.strip().splitlines()

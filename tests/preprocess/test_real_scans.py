@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import raw
-from folders import AGE, SEX, real, scores
+from folders import AGE, SEX, read_nifti, real, scores
 from metavoxel.data.description import generated_by
 from metavoxel.data.images import read_volume, resample
 from metavoxel.model import MetaVoxel, ModelConfig
@@ -25,6 +24,7 @@ from metavoxel.preprocess.dicom import from_dicom
 from metavoxel.preprocess.logs import read_status
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.schema import parse_schema
+from raw_cohort import raw
 from raw_scans import brain_of, metavoxel, moved, run, sidecar_of, voxels, write_series
 
 pytestmark = pytest.mark.real
@@ -48,14 +48,14 @@ def write_heads(place: Path) -> Path:
     """sub-01 twice, sub-02 converted from DICOM, sub-03 cut off; the zipped DICOM."""
     ixi = real("ixi")
     one, two = (ixi / f"sub-IXI{n}" / "anat" / f"sub-IXI{n}_T1w.nii.gz" for n in ("012", "013"))
-    image: nib.Nifti1Image = nib.load(one)  # type: ignore[assignment]
+    head, affine = read_nifti(one)
     bids = place / "bids"
     for session, move in (("ses-1", np.eye(4)), ("ses-2", moved((7, -5, 9), (10, -12, 6)))):
         raw(bids, "sub-01", session).parent.mkdir(parents=True)
-        again = nib.Nifti1Image(np.asarray(image.dataobj), move @ image.affine)
+        again = nib.Nifti1Image(head, move @ affine)
         nib.save(again, raw(bids, "sub-01", session))
-    head, grid = read_volume(two)
-    series = write_series(place / "dicom", head.astype(np.uint16), grid.affine)
+    other, grid = read_volume(two)
+    series = write_series(place / "dicom", other.astype(np.uint16), grid.affine)
     for subject in ("sub-02", "sub-03"):
         raw(bids, subject).parent.mkdir(parents=True)
     shutil.copy(from_dicom(series, place / "converted"), raw(bids, "sub-02"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conftest import Cohort
+from raw_cohort import Cohort
 from raw_scans import brain_of, run, voxels
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "preprocessing.md"

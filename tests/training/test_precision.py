@@ -26,10 +26,11 @@ LARGE = model(16)
 
 
 def resolved(
-    monkeypatch: pytest.MonkeyPatch, precision: str, of: MetaVoxel = LARGE, **able: bool
+    monkeypatch: pytest.MonkeyPatch, precision: str, of: MetaVoxel = LARGE, /, **able: bool
 ) -> str:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    config = RunConfig(training=TrainingConfig(precision=precision, seed=3))  # type: ignore[arg-type]
+    training = TrainingConfig.model_validate({"precision": precision, "seed": 3})
+    config = RunConfig(training=training)
     out = resolve_precision(config, of)
     assert out.training.seed == 3
     return out.training.precision
