@@ -19,4 +19,4 @@ def channels_last(network: nn.Module) -> None:
     for module in network.modules():
         for kinds, memory_format in _FORMATS.items():
             if isinstance(module, kinds):
-                module.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+                module.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  # a form that torch's stubs lack

@@ -248,7 +248,7 @@ class Number(Scalar):
         """
         if self.codes is None:
             raise MetaVoxelError("A continuous variable without codes has no labels. Add codes.")
-        return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]
+        return min(self.codes, key=lambda label: abs(self.codes[label] - value))  # type: ignore[index]  # a lambda forgets the check
 
 
 @register_kind
@@ -377,7 +377,7 @@ class Schema(Strict):
             )
         return self.variables[name]
 
-    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[str]:
         return iter(self.variables)
 
     def __len__(self) -> int:

@@ -129,10 +129,10 @@ def grow(
 def grid(resolution: float) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Affine and shape of the MNI-space grid at a resolution (mm); axes are multiples of 8."""
     extent, centre = np.array([160.0, 192.0, 160.0]), np.array([0.0, -18.0, 4.0])
-    shape = tuple(int(np.ceil(e / resolution / 8 - 1e-6) * 8) for e in extent)
+    x, y, z = (int(np.ceil(e / resolution / 8 - 1e-6) * 8) for e in extent)
     affine = np.diag([resolution, resolution, resolution, 1.0])
-    affine[:3, 3] = centre - (np.array(shape) - 1) / 2 * resolution
-    return affine, shape  # type: ignore[return-value]
+    affine[:3, 3] = centre - (np.array([x, y, z]) - 1) / 2 * resolution
+    return affine, (x, y, z)
 
 
 def middle(affine: np.ndarray) -> int:
@@ -171,7 +171,7 @@ def _ventricles(t1: np.ndarray, brain: np.ndarray, world: np.ndarray) -> np.ndar
     box = (np.abs(x) < 34) & (y > -52) & (y < 36) & (z > -6) & (z < 34)
     deep = np.asarray(binary_erosion(brain, iterations=8), dtype=bool)
     dark = (t1 < 0.5) & deep & box
-    pieces, count = label(dark)  # type: ignore[misc]
+    pieces, count = label(dark)  # type: ignore[misc]  # scipy's stub: or a number, where `output` is given
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     keep = [i + 1 for i in np.argsort(sizes)[::-1][:2] if sizes[i] > 0.2 * sizes.max()]
     return np.isin(pieces, keep)

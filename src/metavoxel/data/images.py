@@ -365,7 +365,7 @@ def resample(voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     return affine_transform(
         blurred,
         matrix,
-        offset,  # type: ignore[arg-type]  # the stub knows only a single number
+        offset,  # type: ignore[arg-type]  # scipy's stub knows only a single number
         target.shape,
         order=1,
         mode="grid-constant",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,13 +79,13 @@ class Demo:
             temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
 
 
-def run_demo(out: Path, console: Console, **changes: object) -> Path:
+def run_demo(out: Path, console: Console, **changes: Any) -> Path:
     """Run the demo into `out`, or finish one that was killed; return the path of its report.
 
     A finished cohort and a finished model are kept. `changes` are other fields of Demo. Raises
     MetaVoxelError if `out` holds anything but a demo.
     """
-    demo = Demo(Path(out), console, **changes)  # type: ignore[arg-type]
+    demo = Demo(Path(out), console, **changes)
     with holding(demo.out, "demo") as place:
         place.add(*_WRITTEN)
         return _told(demo)

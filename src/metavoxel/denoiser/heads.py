@@ -29,10 +29,9 @@ class ScalarHead(nn.Module):
     @torch.no_grad()
     def silence(self, outputs: int) -> None:
         """Let the first outputs be 0, until they are trained."""
-        last = self.blocks[-1][-1]  # type: ignore[index]
-        for layer in (last, self.skip):
-            layer.weight[:outputs] = 0  # type: ignore[index]
-            layer.bias[:outputs] = 0  # type: ignore[index]
+        *_, last = self.blocks[-1].children()
+        for weights in (*last.parameters(), *self.skip.parameters()):
+            weights[:outputs] = 0
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, channels, ...) -> (B, out)."""

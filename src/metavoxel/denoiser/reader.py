@@ -54,9 +54,9 @@ class Reader(nn.Module):
         self.of_times = nn.Linear(embedding, config.features, bias=False)
         self.outputs = nn.ModuleDict()
         for v, widths in heads.items():
-            self.outputs[v] = nn.Linear(config.features, sum(widths))
-            nn.init.zeros_(self.outputs[v].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.outputs[v].bias)  # type: ignore[arg-type]
+            self.outputs[v] = output = nn.Linear(config.features, sum(widths))
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
 
     def forward(
         self, images: Tensor, scalars: Tensor, emb: Tensor, asked: Collection[str]

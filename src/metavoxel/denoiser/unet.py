@@ -159,7 +159,7 @@ class JointUNet(nn.Module):
         self, h: Tensor, skips: list[Tensor], emb: Tensor, context: Tensor | None
     ) -> Tensor:
         for block in self.backbone.up_blocks:
-            count = len(block.resnets)  # type: ignore[arg-type]
+            count = len(block.resnets)  # type: ignore[arg-type]  # MONAI's blocks: a ModuleList
             skips, residuals = skips[:-count], skips[-count:]
             h = block(hidden_states=h, res_hidden_states_list=residuals, temb=emb, context=context)
         return self.backbone.out(h)

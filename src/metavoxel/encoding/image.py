@@ -336,8 +336,8 @@ class BlockComponents(nn.Module):
         down[:keep], up[:, :keep] = (axes / scale).T.float(), (axes * scale).float()
         self.down.weight.copy_(down.view_as(self.down.weight))
         self.up.weight.copy_(up.view_as(self.up.weight))
-        self.down.bias.copy_(-(down.double() @ mean).float())  # type: ignore[union-attr]
-        self.up.bias.copy_(mean.float())  # type: ignore[union-attr]
+        self.down.bias.copy_(-(down.double() @ mean).float())
+        self.up.bias.copy_(mean.float())
 
 
 def fold(x: Tensor, patch: int) -> Tensor:

@@ -121,8 +121,8 @@ def _nifti_header(start: bytes) -> Any:
         (nib.Nifti1Header, 348, b"n+1\0"),
         (nib.Nifti2Header, 540, b"n+2\0"),
     ):
-        for order, name in (("<", "little"), (">", "big")):
-            if int.from_bytes(start[:4], name) == size:  # type: ignore[arg-type]
+        for order in ("<", ">"):
+            if int.from_bytes(start[:4], "little" if order == "<" else "big") == size:
                 header: Any = kind(start[:size], endianness=order, check=False)
                 if not header["magic"].tobytes().ljust(4, b"\0").startswith(magic[:3]):
                     raise ValueError("its header has no voxels after it, as .hdr has none")

@@ -136,7 +136,7 @@ def _record(folder: Path) -> str:
 def _stagings(folder: Path) -> list[Path]:
     """The folders that stage `folder`, of this process or another, alive or killed."""
     try:
-        names = [name for name in os.listdir(folder.parent) if _TEMPORARY.fullmatch(name)]  # noqa: PTH208
+        names = [name for name in os.listdir(folder.parent) if _TEMPORARY.fullmatch(name)]  # noqa: PTH208 - names alone
     except OSError:  # what cannot be listed has nothing to recover
         return []
     found = []

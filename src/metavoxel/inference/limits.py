@@ -60,6 +60,6 @@ def _whole(name: str, value: object) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)  # type: ignore[arg-type]  # its TypeError is the answer
     except TypeError:
         raise MetaVoxelError(f'{name} is "{value}". Give a whole number.') from None

@@ -177,6 +177,6 @@ def _parsed(name: str, kind: Image | Scalar, value: object) -> object:
     if isinstance(kind, Image):
         return file_path(value) if isinstance(value, str | Path) else value
     try:
-        return kind.parse(value)  # type: ignore[arg-type]
+        return kind.parse(value)  # type: ignore[arg-type]  # its TypeError is the answer
     except (TypeError, ValueError) as error:
         raise MetaVoxelError(f"{name}: {error}.") from None

@@ -91,7 +91,7 @@ def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: i
         value.backward()
         return value
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)
 
 
 def _log_likelihood(

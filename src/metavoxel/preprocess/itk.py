@@ -125,6 +125,6 @@ def _same_bits() -> Iterator[Any]:
     try:
         yield ants
     finally:
-        config.set_ants_deterministic(False, None)  # type: ignore[arg-type]
+        config.set_ants_deterministic(False, None)  # type: ignore[arg-type]  # as ANTsPy says to undo it
         np.random.set_state(states[0])
         random.setstate(states[1])

@@ -50,7 +50,7 @@ def tissue_contrast(voxels: np.ndarray) -> float:
     chosen = voxels[:: max(1, len(voxels) // _VOXELS)][:, None]
     start = np.quantile(chosen, (0.1, 0.4, 0.8))[:, None]
     fit = GaussianMixture(3, means_init=start, random_state=0).fit(chosen)
-    means, variances = fit.means_[:, 0], fit.covariances_[:, 0, 0]  # type: ignore[index]
+    means, variances = fit.means_[:, 0], fit.covariances_[:, 0, 0]  # type: ignore[index]  # None before the fit
     _, grey, white = np.argsort(means)
     spread = np.sqrt((variances[grey] + variances[white]) / 2)
     return float((means[white] - means[grey]) / spread)

@@ -90,7 +90,7 @@ def window(mask: np.ndarray, grid: Grid) -> Window:
 
 def cuts(volume: np.ndarray, at: Sequence[int], shown: Window | None = None) -> list[Cut]:
     """The sagittal, coronal and axial cuts of a volume (x, y, z) RAS through a voxel."""
-    shown = shown or Window((0, 0, 0), volume.shape)  # type: ignore[arg-type]
+    shown = shown or Window((0, 0, 0), volume.shape)
     out = []
     for name, across, right, up, *sides in _PLANES:
         plane = np.moveaxis(volume.take(at[across], axis=across), 0, 1)[::-1]  # up is the first row
@@ -132,9 +132,12 @@ def template_edges(grid: Grid, at: Sequence[int], shown: Window) -> list[str]:
 
 @lru_cache(maxsize=512)
 def _edges(
-    spacing: float, at: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]
+    spacing: float,
+    at: tuple[int, ...],
+    low: tuple[int, int, int],
+    high: tuple[int, int, int],
 ) -> list[str]:
-    shown = Window(low, high)  # type: ignore[arg-type]
+    shown = Window(low, high)
     brain = cuts(template_brain(spacing), at, shown)
     mask = cuts(template_mask(spacing), at, shown)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import nibabel as nib
 import numpy as np
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
@@ -36,7 +37,7 @@ def template_mask(resolution: float) -> np.ndarray:
     return _on_grid(load_mni152_brain_mask(resolution=1), resolution) > 0.5
 
 
-def _on_grid(image: object, resolution: float) -> np.ndarray:
-    voxels = np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
-    source = Grid(voxels.shape, np.asarray(image.affine))  # type: ignore[attr-defined]
+def _on_grid(image: nib.Nifti1Image, resolution: float) -> np.ndarray:
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    source = Grid(voxels.shape, np.asarray(image.affine))
     return resample(voxels, source, template_grid(resolution)).clip(0)

@@ -136,10 +136,10 @@ class AutoencoderModule(L.LightningModule):
 
     def train_dataloader(self) -> DataLoader[int]:
         # A step makes its own batch from its number: see training_step.
-        return DataLoader(range(self.settings.validate_every), batch_size=None)  # type: ignore
+        return DataLoader(range(self.settings.validate_every), batch_size=None)  # type: ignore[arg-type]  # a range is a map of indices
 
     def val_dataloader(self) -> DataLoader[int]:
-        return DataLoader(range(len(self._volumes[1])), batch_size=self.settings.batch_size)  # type: ignore
+        return DataLoader(range(len(self._volumes[1])), batch_size=self.settings.batch_size)  # type: ignore[arg-type]  # as above
 
     def on_fit_start(self) -> None:
         for network in self._perceptual:
@@ -212,7 +212,7 @@ class AutoencoderModule(L.LightningModule):
             with self._autocast():
                 judged = self.discriminator(recon)[-1].float()
             self.discriminator.requires_grad_(True)
-            losses["adversarial"] = self.adversarial(judged, True, for_discriminator=False)  # type: ignore
+            losses["adversarial"] = self.adversarial(judged, True, for_discriminator=False)
             loss = loss + s.adversarial_weight * losses["adversarial"]
         self._descend(loss, self.encoder, optimizer)
         self._log(loss=loss, **losses)
@@ -223,7 +223,7 @@ class AutoencoderModule(L.LightningModule):
         with self._autocast():
             real, fake = self.discriminator(x)[-1], self.discriminator(recon)[-1]
         loss: Tensor = 0.5 * (
-            self.adversarial(real.float(), True, for_discriminator=True)  # type: ignore
+            self.adversarial(real.float(), True, for_discriminator=True)
             + self.adversarial(fake.float(), False, for_discriminator=True)
         )
         self._descend(loss, self.discriminator, optimizer)

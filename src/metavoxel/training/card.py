@@ -81,8 +81,8 @@ def _calibration(
         question=question,
         samples=_CALIBRATION_SAMPLES if model.law is None else 0,
         steps=_CALIBRATION_STEPS if model.law is None else 0,
-        scores=scores,  # type: ignore[arg-type]
-        one_evaluation=fitted,  # type: ignore[arg-type]
+        scores=scores,  # type: ignore[arg-type]  # pydantic makes its classes of them
+        one_evaluation=fitted,  # type: ignore[arg-type]  # likewise
     )
 
 

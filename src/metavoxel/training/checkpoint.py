@@ -63,7 +63,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, checkpoint: Path | None) 
         return
     check_checkpoint(checkpoint)
     restoring = _Restoring()
-    trainer.callbacks.append(restoring)  # type: ignore[attr-defined]
+    trainer.callbacks.append(restoring)  # type: ignore[attr-defined]  # set by Lightning's connectors
     try:
         trainer.fit(module, ckpt_path=str(checkpoint), weights_only=True)
     except MetaVoxelError:

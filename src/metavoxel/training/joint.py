@@ -59,7 +59,7 @@ class JointModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self.model.to(self.device)  # Lightning moves the denoiser; the frozen encoders go with it
 
-    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+    def configure_optimizers(self) -> dict[str, Any]:
         s = self.settings
         optimizer = torch.optim.AdamW(
             self.denoiser.parameters(),
@@ -130,7 +130,7 @@ class JointModule(L.LightningModule):
 
     def _log(self, stage: str, loss: Tensor, parts: dict[str, Tensor], size: int) -> None:
         on_epoch = stage == "validation"
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connectors
         if not on_epoch and (self.global_step + 1) % every:
             return  # Lightning would throw it away
         self.log(f"{stage}/loss", loss, prog_bar=True, on_epoch=on_epoch, batch_size=size)

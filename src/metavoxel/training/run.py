@@ -156,12 +156,12 @@ def _autoencoder_stage(
         for v, image in model.schema.images.items():
             seen = {p: _observed(x[v], parts[p], v) for p, x in volumes.items()}
             if given is not None:
-                fit_statistics(model.autoencoders[v], seen["train"])  # type: ignore[arg-type]
+                fit_statistics(model.autoencoders[v], seen["train"])  # type: ignore[arg-type]  # a ModuleDict of encoders
                 continue
             settings, folder = config.training.autoencoder, folders.run / f"autoencoder-{v}"
             console.print(f"Autoencoder of {v}: {settings.steps} steps")
             train_autoencoder(
-                model.autoencoders[v],  # type: ignore[arg-type]
+                model.autoencoders[v],  # type: ignore[arg-type]  # a ModuleDict of encoders
                 image,
                 seen["train"],
                 seen["validation"],
@@ -169,8 +169,8 @@ def _autoencoder_stage(
                 seed=config.training.seed,
                 bf16=config.training.precision == "bf16",
                 callbacks=[
-                    AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore
-                    TrainingProgress(console, settings.steps, lambda m: int(m.step)),  # type: ignore
+                    AtomicCheckpoint(folder / "last.ckpt", _EVERY, lambda m: int(m.step)),  # type: ignore[arg-type]  # a buffer
+                    TrainingProgress(console, settings.steps, lambda m: int(m.step)),  # type: ignore[arg-type]  # a buffer
                 ],
                 checkpoint=folder / "last.ckpt",
                 logger=_logger(folder),

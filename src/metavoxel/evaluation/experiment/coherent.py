@@ -68,7 +68,7 @@ def _asked(experiment: Experiment) -> dict[str, str]:
 def _judgement(experiment: Experiment, training: str, system: str, run: Run) -> Piece:
     do = bound(_judge, experiment, training, system, run)
     needs = (training_of(training, run),)
-    key = lambda: experiment.answers(system, run).key  # noqa: E731
+    key = lambda: experiment.answers(system, run).key  # noqa: E731 - one expression, like `do`
     return Piece(f"coherence of {training}, {run}", do, key, needs)
 
 

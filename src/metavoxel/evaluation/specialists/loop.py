@@ -185,7 +185,7 @@ class NetworkModule(L.LightningModule):
         self.training_records, self.validation_records = training, validation
         self.bf16 = False
 
-    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+    def configure_optimizers(self) -> dict[str, Any]:
         s = self.config
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay

@@ -157,7 +157,7 @@ class Standardised(nn.Module):
         if not centred:
             mean = mean.mean(axes, keepdim=True)
         power = sum((x - mean[0]).square().mean(tuple(a - 1 for a in axes)) for x in images)
-        scale = (power / len(images)).sqrt()  # type: ignore[operator]
+        scale = (power / len(images)).sqrt()  # type: ignore[operator]  # of no image, sum() is the number 0
         self.mean.copy_(mean[0].expand_as(self.mean))
         self.scale.copy_(torch.where(scale > 0, scale, 1.0).view(-1, *(1,) * len(axes)))
 
@@ -186,7 +186,7 @@ def covers_kernels(network: nn.Module, inputs: ImageInputs) -> bool:
 
     def look(layer: nn.Module, x: tuple[Tensor, ...], _: Tensor) -> None:
         grid, kernel = x[0].shape[2:], layer.kernel_size
-        covered.append(all(n >= k for n, k in zip(grid, kernel, strict=True)))  # type: ignore
+        covered.append(all(n >= k for n, k in zip(grid, kernel, strict=True)))  # type: ignore[arg-type]  # layers are convolutions
 
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     hooks = [layer.register_forward_hook(look) for layer in layers]
