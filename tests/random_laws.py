@@ -30,7 +30,7 @@ def random_factor(
     n: int, numbers: int, counts: Sequence[int], generator: torch.Generator
 ) -> ConditionalGaussian:
     """n factors; given the labels every number has an SD of at most 1."""
-    D = sum(counts)  # noqa: N806
+    D = sum(counts)
     pair, root = (normal(n, k, k, generator=generator) for k in (D, numbers))
     return ConditionalGaussian(
         normal(n, generator=generator),
@@ -44,7 +44,7 @@ def random_factor(
 
 def random_prior(numbers: int, counts: Sequence[int], generator: torch.Generator) -> ScalarPrior:
     """Coupled scalars; over the cohort every number has mean 0 and variance 1."""
-    D = sum(counts)  # noqa: N806
+    D = sum(counts)
     owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor([*counts]).long())
     pair = normal(D, D, generator=generator) * (owners[:, None] != owners)
     unary, slopes = normal(D, generator=generator) / 2, normal(numbers, D, generator=generator)

@@ -223,7 +223,7 @@ def make_process(
     toy: Toy,
     zero_snr: bool = True,
     kernel: Kernel = "uniform",
-    T: int = 1000,  # noqa: N803
+    T: int = 1000,
     schedule: Schedule | None = None,
 ) -> JointForward:
     """The default schedules: images have their own. With a `schedule` all Gaussians follow it;

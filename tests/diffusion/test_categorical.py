@@ -56,7 +56,7 @@ def test_the_absorbing_matrix_only_ever_masks():
 
 
 @pytest.mark.parametrize("K", [2, 5])
-def test_the_product_of_the_matrices_is_the_marginal(kernel, K):  # noqa: N803
+def test_the_product_of_the_matrices_is_the_marginal(kernel, K):
     process = CategoricalForward(cosine(30), K, kernel)
     labels = torch.eye(K)
     for t in (0, 1, 7, 29, 30):
@@ -73,7 +73,7 @@ def test_the_marginal_is_linear_in_soft_labels(kernel):
 
 def test_step_by_step_simulation_matches_noised(kernel, generator):
     """Eq. 2 applied one step after another, against one draw of q(z_t | z_0)."""
-    process, n, T = CategoricalForward(linear(12, 0.05, 0.4), 3, kernel), 8000, 12  # noqa: N806
+    process, n, T = CategoricalForward(linear(12, 0.05, 0.4), 3, kernel), 8000, 12
     z = torch.nn.functional.one_hot(torch.full((n,), 1), process.states).double()
     for t in range(1, T + 1):
         state = torch.multinomial(z @ process.transition_matrix(t), 1, generator=generator)[:, 0]
@@ -119,7 +119,7 @@ def brute_force(process, probabilities, zt, t: int, s: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("t", "s"), [(40, 39), (40, 13), (40, 0), (21, 20), (21, 4), (2, 1), (1, 0)]
 )
-def test_the_posterior_is_bayes_by_brute_force(kernel, K, t, s, generator):  # noqa: N803
+def test_the_posterior_is_bayes_by_brute_force(kernel, K, t, s, generator):
     process = CategoricalForward(cosine(40), K, kernel)
     n = 6
     label = torch.eye(K)[torch.randint(K, (n,), generator=generator)]
@@ -140,7 +140,7 @@ def test_the_posterior_averages_to_the_marginal(kernel):
 
 
 @pytest.mark.parametrize("K", LABELS)
-def test_the_posterior_is_stable_in_float32_at_every_time(kernel, K, generator):  # noqa: N803
+def test_the_posterior_is_stable_in_float32_at_every_time(kernel, K, generator):
     process = CategoricalForward(cosine(1000), K, kernel)
     t = torch.arange(1, 1001)
     s = (torch.rand(1000, generator=generator) * t).long()

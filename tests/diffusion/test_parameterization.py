@@ -95,7 +95,7 @@ def test_epsilon_at_zero_snr_is_refused():
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_read_off_a_prediction_is_clipped(target: Target) -> None:
     """A wrong prediction leads no further than the clip; a right one is not touched."""
-    T = 1000  # noqa: N806
+    T = 1000
     forward = GaussianForward(scaled_linear(T, 0.0015, 0.0205))
     z0, t = torch.tensor([[0.5], [-0.9]]), torch.tensor([T, T // 2])
     noise = torch.tensor([[1.0], [-1.0]])

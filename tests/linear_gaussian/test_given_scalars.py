@@ -93,7 +93,7 @@ def test_of_a_subject_whose_scalars_are_known_the_mean_is_exact() -> None:
     z0 = table()
     given, phi, _ = fitted(z0)
     said = given(z0, known(NAMES))
-    r, R = len(given.whitening), len(given.directions)  # noqa: N806
+    r, R = len(given.whitening), len(given.directions)
     assert r == 4 <= MOST_SPREADS
     torch.testing.assert_close(said.mean[:, :R], phi @ given.directions.T)
     assert not bool(said.mean[:, R:].any())
@@ -107,7 +107,7 @@ def test_over_the_cohort_what_is_known_adds_up_to_the_marginal_moments(names: tu
     """The law of total variance, whatever is known: exact where nothing is, exact where all is."""
     z0 = table()
     given, _, _ = fitted(z0)
-    R = len(given.directions)  # noqa: N806
+    R = len(given.directions)
     said = given(z0, known(names))
     total = said.covariance.mean(0) + said.mean.T @ said.mean / N
     there = torch.cat([given.directions.abs().sum(1) > 0, torch.ones(4, dtype=torch.bool)])

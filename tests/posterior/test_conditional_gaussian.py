@@ -220,7 +220,7 @@ def ring(strength: float, tilt: float, labels: int, k: int = 4) -> ConditionalGa
             pair[0, i, :, j] = strength * torch.eye(k)
     unary = torch.zeros(1, labels, k, dtype=torch.float64)
     unary[..., 0] = tilt
-    D, none = labels * k, unary.new_zeros  # noqa: N806
+    D, none = labels * k, unary.new_zeros
     return ConditionalGaussian(
         none(1), unary.view(1, D), pair.view(1, D, D), none(1, 0), none(1, 0, D), none(1, 0, 0)
     )

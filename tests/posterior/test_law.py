@@ -118,7 +118,7 @@ def test_what_is_not_known_is_marginalised(name, law, evidence, z0):
     for label, c in itertools.product(LABELS, subsets(NAMES)):
         if label in c or name in c or label == name:
             continue
-        known, K = only(z0, c), LABELS[label]  # noqa: N806
+        known, K = only(z0, c), LABELS[label]
         weight = law.posterior(evidence, known, N).probabilities(label)
         told = [
             law.posterior(evidence, known | {label: row.expand(N, K)}, N)

@@ -47,7 +47,7 @@ class ScheduleConfig(Strict):
         """Whether nothing of the data is left at T."""
         return self.zero_terminal_snr or self.kind == "cosine"
 
-    def build(self, T: int) -> Schedule:  # noqa: N803
+    def build(self, T: int) -> Schedule:
         if self.kind == "cosine":
             return schedules.cosine(T)
         make = {"linear": schedules.linear, "scaled_linear": schedules.scaled_linear}[self.kind]

@@ -26,7 +26,7 @@ class JointForward:
     shapes: Mapping[str, tuple[int, ...]]
 
     @property
-    def T(self) -> int:  # noqa: N802 (the paper's letter)
+    def T(self) -> int:
         return next(iter(self.variables.values())).schedule.T
 
     def __iter__(self):

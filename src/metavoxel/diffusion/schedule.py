@@ -25,7 +25,7 @@ class Schedule:
             raise ValueError("alpha_bar must fall from 1, one entry per time")
 
     @property
-    def T(self) -> int:  # noqa: N802 (the paper's letter)
+    def T(self) -> int:
         return len(self.table) - 1
 
     @property
@@ -53,17 +53,17 @@ def from_betas(betas: Tensor) -> Schedule:
     return Schedule(torch.cat([torch.ones(1, dtype=torch.float64), survived]))
 
 
-def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:  # noqa: N803
+def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """Betas equally spaced (Ho et al., 2020)."""
     return from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
 
-def scaled_linear(T: int, beta_start: float = 0.0015, beta_end: float = 0.0205) -> Schedule:  # noqa: N803
+def scaled_linear(T: int, beta_start: float = 0.0015, beta_end: float = 0.0205) -> Schedule:
     """Square roots of beta equally spaced, the LDM schedule (Rombach et al., 2022)."""
     return from_betas(torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2)
 
 
-def cosine(T: int, offset: float = 0.008) -> Schedule:  # noqa: N803
+def cosine(T: int, offset: float = 0.008) -> Schedule:
     """alpha_bar follows a squared cosine down to 0 (Nichol and Dhariwal, 2021; D3PM)."""
     t = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     table = torch.cos((t + offset) / (1 + offset) * torch.pi / 2) ** 2

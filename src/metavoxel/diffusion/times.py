@@ -25,7 +25,7 @@ class TimeSampler(Protocol):
         n: int,
         fields: Sequence[str],
         scalars: Sequence[str],
-        T: int,  # noqa: N803
+        T: int,
         generator: torch.Generator | None,
     ) -> Times:
         """Integer times in 0 ... T, shape (n,), for image-like `fields` and for `scalars`."""
@@ -46,7 +46,7 @@ class TimeSampler(Protocol):
         ...
 
 
-def uniform_times(n: int, T: int, generator: torch.Generator | None) -> Tensor:  # noqa: N803
+def uniform_times(n: int, T: int, generator: torch.Generator | None) -> Tensor:
     """Uniform over 1 ... T, stratified over the batch for low variance (Kingma et al., 2021)."""
     offset = torch.rand((), generator=generator)
     order = torch.randperm(n, generator=generator)
@@ -63,7 +63,7 @@ class SharedTimes:
         n: int,
         fields: Sequence[str],
         scalars: Sequence[str],
-        T: int,  # noqa: N803
+        T: int,
         generator: torch.Generator | None,
     ) -> Times:
         t = uniform_times(n, T, generator)
@@ -91,7 +91,7 @@ class IndependentTimes:
         n: int,
         fields: Sequence[str],
         scalars: Sequence[str],
-        T: int,  # noqa: N803
+        T: int,
         generator: torch.Generator | None,
     ) -> Times:
         return {v: uniform_times(n, T, generator) for v in (*fields, *scalars)}
@@ -131,7 +131,7 @@ class CornerTimes:
         n: int,
         fields: Sequence[str],
         scalars: Sequence[str],
-        T: int,  # noqa: N803
+        T: int,
         generator: torch.Generator | None,
     ) -> Times:
         def coin(p: float | Tensor, size: int = n) -> Tensor:
@@ -185,7 +185,7 @@ class ConditionalTimes:
         n: int,
         fields: Sequence[str],
         scalars: Sequence[str],
-        T: int,  # noqa: N803
+        T: int,
         generator: torch.Generator | None,
     ) -> Times:
         shared = uniform_times(n, T, generator)

@@ -48,7 +48,7 @@ def time_grid(schedule: Schedule, steps: int, spacing: str) -> list[int]:
     DDIM trajectory turns at a constant rate. Either way steps cost spread, the narrower the answer
     the more; steps in the angle cost less (docs/explanation/sampling.md).
     """
-    T, share = schedule.T, torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: N806
+    T, share = schedule.T, torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     if spacing == "uniform":
         times = (share * T).round().long()
     else:

@@ -106,7 +106,7 @@ class GivenScalars(nn.Module):
     def __init__(self, features: ScalarFeatures, rank: int) -> None:
         super().__init__()
         self.features, q, r = features, len(features.groups), min(rank, MOST_SPREADS)
-        D = sum(features.labels.values())  # noqa: N806
+        D = sum(features.labels.values())
         for name, shape in (
             ("labels", (D, D)),
             ("mean", (q,)),
@@ -136,8 +136,8 @@ class GivenScalars(nn.Module):
         known[name] (B,) is false."""
         there = self.features.known(known)
         phi = torch.where(there, self.of(z0) - self.mean, 0)
-        R, r = len(self.directions), len(self.whitening)  # noqa: N806
-        V = phi.new_zeros(len(phi), R + r, R + r)  # noqa: N806
+        R, r = len(self.directions), len(self.whitening)
+        V = phi.new_zeros(len(phi), R + r, R + r)
         V[:, R:, R:] = torch.where(there.all(1)[:, None, None], self.spread(phi), _identity(V, r))
         patterns, of = there.unique(dim=0, return_inverse=True)
         for i, seen in enumerate(patterns):

@@ -50,7 +50,7 @@ class FactorGaussian:
         I + a F' diag(1 / d) F, one for each of the a's.
         """
         with torch.autocast(zt.device.type, enabled=False):
-            F, psi = self.factors.flatten(1), self.unique.flatten()  # noqa: N806
+            F, psi = self.factors.flatten(1), self.unique.flatten()
             levels, level = alpha_bar.to(zt).unique(return_inverse=True)
             a, d = self._variances(levels)
             precision = torch.eye(len(F)).to(F) + self._information(a, d)
@@ -76,14 +76,14 @@ class FactorGaussian:
         s = sqrt(a) F' diag(1 / d) z_t: V may be 0.
         """
         with torch.autocast(zt.device.type, enabled=False):
-            F, j = self.factors.flatten(1), known.mean.shape[1]  # noqa: N806
+            F, j = self.factors.flatten(1), known.mean.shape[1]
             levels, level = alpha_bar.to(zt).unique(return_inverse=True)
             a, d = self._variances(levels)
             information = self._information(a, d).double()[level]
             a, d = a[level], d[level]
             evidence = ((a.sqrt() * zt.flatten(1) / d) @ F.T).double()
             one = torch.eye(len(F)).to(evidence)
-            m, V = torch.zeros_like(evidence), one.repeat(len(zt), 1, 1)  # noqa: N806
+            m, V = torch.zeros_like(evidence), one.repeat(len(zt), 1, 1)
             m[:, :j], V[:, :j, :j] = known.mean.to(m), known.covariance.to(V)
             surprise = evidence - torch.einsum("bij,bj->bi", information, m)
             left = torch.linalg.solve(one + information @ V, surprise)
@@ -98,7 +98,7 @@ class FactorGaussian:
 
     def _information(self, a: Tensor, d: Tensor) -> Tensor:
         """What z_t tells of c: a F' diag(1 / d) F, (L, k, k)."""
-        F = self.factors.flatten(1)  # noqa: N806
+        F = self.factors.flatten(1)
         return (F * (a / d)[:, None]) @ F.T
 
     def _parts(self, c: Tensor, zt: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def fit_prior(
     missing, the numbers count by their means and covariance alone (a Gaussian quasi-likelihood):
     else the shape of a number's distribution would be taken for a label that nobody has seen.
     """
-    V, D = x.shape[1], y.shape[1]  # noqa: N806
+    V, D = x.shape[1], y.shape[1]
     some = slice(None, None, -(-len(x) // _MOST_RECORDS) or 1)
     x, x_known, y, y_known = x[some].double(), x_known[some], y[some].double(), y_known[some]
     frequencies = _frequencies(y, y_known, counts)
@@ -121,7 +121,7 @@ def _frequencies(y: Tensor, known: Tensor, counts: Sequence[int]) -> Tensor:
 
 def _independent(prior: ScalarPrior) -> Tensor:
     """E[log p(x, y)] of a record whose elements are independent; in x, of one of any labels."""
-    pi, V = prior.frequencies, len(prior.offset)  # noqa: N806
+    pi, V = prior.frequencies, len(prior.offset)
     table = prior.unary @ pi + pi @ prior.pair @ pi / 2 - prior._log_normaliser()[0]
     shares = torch.cat([prior.unary.new_full((k,), 1 / k) for k in prior.counts] or [pi[:0]])
     owners = F.one_hot(

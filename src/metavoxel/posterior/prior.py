@@ -38,7 +38,7 @@ class ScalarPrior(nn.Module):
         covariance: Sequence[Sequence[float]] | Tensor,
     ) -> None:
         super().__init__()
-        V, D = len(offset), sum(counts)  # noqa: N806
+        V, D = len(offset), sum(counts)
         self.counts = tuple(counts)
         for name, values, shape in (
             ("frequencies", frequencies, (D,)),
@@ -58,7 +58,7 @@ class ScalarPrior(nn.Module):
     @classmethod
     def independent(cls, numbers: int, counts: Sequence[int]) -> ScalarPrior:
         """Numbers N(0, 1), labels all as frequent, and nothing says anything of anything."""
-        D = sum(counts)  # noqa: N806
+        D = sum(counts)
         shares = [1 / k for k in counts for _ in range(k)]
         unary = torch.tensor(shares, dtype=torch.float64).log()
         zero = torch.zeros(max(numbers, D), max(numbers, D), dtype=torch.float64)
@@ -76,7 +76,7 @@ class ScalarPrior(nn.Module):
         distribution, at 0 the number is N(0, 1), whatever the others are. Between the two it is
         coupled as if it had been measured with noise e ~ N(0, 1), so that its marginal stays.
         """
-        V = len(self.offset)  # noqa: N806
+        V = len(self.offset)
         kept = self.offset.new_ones(1, V) if kept is None else kept
         one = torch.eye(V).to(self.offset)
         covariance = kept[:, :, None] * (self.covariance - one) * kept[:, None] + one

@@ -139,7 +139,7 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
     Maximum a posteriori, of random subsets given others: the logarithms of the temperatures are
     N(mu, 0.5^2), mu is N(0, 0.5^2), those of the factors on shifts and of the sharing N(0, 1).
     """
-    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()  # noqa: N806
+    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()
     values = torch.zeros(2 + V + L + V * L, dtype=torch.float64, requires_grad=True)
     spread = values.new_tensor([_COMMON, _SHARING, *[_APART] * (V + L), *[_SHIFT] * (V * L)])
     draw = generator(seed, 6)
@@ -175,7 +175,7 @@ def fit_calibration(law: ScalarLaw, groups: Sequence[HeldOut], seed: int) -> Cal
 def calibrated_loss(law: ScalarLaw, group: HeldOut, seed: int) -> float:
     """-log p(asked | images, known) of held-out records, the mean over them and random subsets, at
     those temperatures, one a scalar, at which it is least."""
-    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()  # noqa: N806
+    V, L, frequencies = len(law.numbers), len(law.labels), law.prior.frequencies.cpu()
     questions = _questions(group.observed, generator(seed, 6))
     own = ScalarLaw(law.numbers, law.labels, group.prior)
     logarithms = torch.zeros(V + L, dtype=torch.float64, requires_grad=True)
