@@ -159,7 +159,7 @@ def said(score: Score) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     parser.add_argument("variable")

@@ -39,6 +39,7 @@ from metavoxel.files.writing import atomic_write
 from metavoxel.inference.ask import ask
 from metavoxel.model import MetaVoxel
 from metavoxel.model_folder import load_model
+from metavoxel.schema import Image
 
 LABELS = {"sex": SEXES, "diagnosis": DIAGNOSES}
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
@@ -50,7 +51,7 @@ def main(a: argparse.Namespace) -> None:
     settings = read_object(a.bids / "simulation.json")
     a.out.mkdir(parents=True, exist_ok=True)
     images = {age: drawn(model, image, age, labels, a) for age in a.ages}
-    people = {age: grown(model, image, age, labels, settings, a) for age in a.ages}
+    people = {age: grown(model.schema.images[image], age, labels, settings, a) for age in a.ages}
     seen, values = training_set(model, image, a)
     groups = {f"images {age}": x for age, x in images.items()}
     groups |= {f"subjects {age}": reconstructed(model, image, x) for age, x in people.items()}
@@ -84,8 +85,7 @@ def drawn(
 
 
 def grown(
-    model: MetaVoxel,
-    image: str,
+    kind: Image,
     age: float,
     labels: dict[str, str],
     settings: dict[str, object],
@@ -109,8 +109,8 @@ def grown(
                 Picture.fromarray(levels[:, ::-1, middle(affine)].T).save(scan)
             else:
                 scan = Path(folder) / "scan.nii"
-                nib.save(nib.Nifti1Image(levels, affine), scan)  # type: ignore[attr-defined]
-            out.append(read_scan(scan, model.schema.images[image]).array)
+                nib.save(nib.Nifti1Image(levels, affine), scan)
+            out.append(read_scan(scan, kind).array)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.stack(out))
     return np.stack(out)
@@ -194,7 +194,7 @@ def print_table(name: str, rows: list[dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     parser.add_argument("--given", action="append", default=[], metavar="VARIABLE=LABEL")

@@ -167,8 +167,8 @@ def contrast(answers: LawAnswers, subjects: Subjects) -> tuple[float, float]:
         means.append(age(answers, {"image"}, told).mean)
         both = {"diagnosis": np.full(len(subjects), DIAGNOSES[k])}
         truth.append(CausalModel().posterior(subjects.measured, both, POINTS).age.mean)
-    mean = lambda x: float((weight * x).sum() / weight.sum())  # noqa: E731
-    return mean(means[1] - means[0]), mean(truth[1] - truth[0])
+    share = weight / weight.sum()
+    return float(share @ (means[1] - means[0])), float(share @ (truth[1] - truth[0]))
 
 
 def age(answers: LawAnswers, known: Collection[str], told: Mapping = {}) -> Marginal:
@@ -238,7 +238,7 @@ def selected(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("cohort", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--subjects", type=int, default=4000)

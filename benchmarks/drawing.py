@@ -91,7 +91,7 @@ def images(drawn: Drawn, image: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     parser.add_argument("--images", type=int, default=100)

@@ -47,19 +47,24 @@ class Pair:
     raw: Path
 
 
+def stored(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine as they are in the file."""
+    image = nib.Nifti1Image.from_filename(path)
+    return np.asarray(image.dataobj), np.asarray(image.affine)
+
+
 def spoilt(pair: Pair) -> Iterator[tuple[str, nib.Nifti1Image]]:
     """The scan as it is, and prepared otherwise."""
-    image = nib.load(pair.brain)
-    voxels, affine = np.asarray(image.dataobj), image.affine
+    voxels, affine = stored(pair.brain)
+    raw, raw_affine = stored(pair.raw)
 
     def made(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
         return nib.Nifti1Image(voxels.astype(np.float32), affine)
 
     yield AS_IT_SHOULD_BE, made(voxels, affine)
-    yield "not stripped, not registered", nib.load(pair.raw)
-    raw = nib.load(pair.raw)
+    yield "not stripped, not registered", nib.Nifti1Image.from_filename(pair.raw)
     to_native = read_rigid(pair.transform)
-    yield "not stripped", made(np.asarray(raw.dataobj), np.linalg.inv(to_native) @ raw.affine)
+    yield "not stripped", made(raw, np.linalg.inv(to_native) @ raw_affine)
     yield "not registered", made(voxels, to_native @ affine)
     yield "left and right swapped", made(voxels[::-1], affine)
     yield "header says 1 mm, not 2", made(voxels, affine @ np.diag([0.5, 0.5, 0.5, 1]))
@@ -136,7 +141,7 @@ def report(looks: Looks) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("derivative", type=Path)
     parser.add_argument("raw", type=Path)
     parser.add_argument("--config", type=Path, default=CONFIG)

@@ -51,6 +51,6 @@ def read_hits(report: Path) -> dict[tuple[str, str], dict[str, float]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("reports", type=Path, nargs="+")
     main(parser.parse_args().reports)

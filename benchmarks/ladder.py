@@ -159,7 +159,7 @@ def main(folder: Path, ixi: Path | None, extractor: Extractor) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the simulated cohorts are kept")
     parser.add_argument("--ixi", type=Path, help="a derivative of IXI brains in MNI152 space")
     parser.add_argument("--extractor", default="gist")

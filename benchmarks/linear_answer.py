@@ -55,9 +55,10 @@ def main(folder: Path, bids: Path) -> None:
                     clean = {u: torch.zeros_like(times[u]) for u in model.schema.scalars}
                     z = {u: x if u == v else z0[u] for u, x in z.items()}
                     times = times | clean
-                noisy_image, said = (x[v] for x in model.predicted(z, times, [v]))
-                error[f"linear, {known}"] = noisy_image.denoised(torch.zeros_like(said))
-                error[f"network, {known}"] = noisy_image.denoised(said)
+                noisy_images, predictions = model.predicted(z, times, [v])
+                said, denoised = predictions[v], noisy_images[v].denoised
+                error[f"linear, {known}"] = denoised(torch.zeros_like(said))
+                error[f"network, {known}"] = denoised(said)
             square = {k: float((x - z0[v]).square().mean()) for k, x in error.items()}
             first = square.pop("independent")
             shares = " ".join(f"{x / first:7.3f}" for x in square.values())
@@ -74,7 +75,7 @@ def noisy(model: MetaVoxel, z0: State, image: str, t: int) -> tuple[State, Times
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     arguments = parser.parse_args()

@@ -206,7 +206,7 @@ def _seconds_of_workers() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     what = parser.add_subparsers(dest="what", required=True)
     one = what.add_parser("compare")
     one.add_argument("out", type=Path)

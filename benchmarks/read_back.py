@@ -54,7 +54,7 @@ def read(model: MetaVoxel, variable: str, images: dict[str, torch.Tensor]) -> np
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("bids", type=Path)
     parser.add_argument("variable")

@@ -43,10 +43,13 @@ def main(plan: Path, folder: Path, training: str, question: str) -> None:
     print("| what is read | augmented | training error | validation error |\n|---|---|---|---|")
     ways = list(inputs(model, experiment.schema, train, validation))
     for name, schema, tables in track(ways, "Network"):
+        fitted, chosen = tables
         for augmentation in (config.augmentation, NONE) if name != "latents" else (NONE,):
             with tempfile.TemporaryDirectory() as temporary:
                 settings = config.model_copy(update={"augmentation": augmentation})
-                specialist = train_specialist(settings, schema, *tables, Path(temporary), run.seed)
+                specialist = train_specialist(
+                    settings, schema, fitted, chosen, Path(temporary), run.seed
+                )
             errors = []
             for table in tables:
                 answers = specialist.answers(table)
@@ -86,7 +89,7 @@ def latents(model: MetaVoxel, name: str, images: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--training", default="ours")

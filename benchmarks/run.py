@@ -88,7 +88,7 @@ def protocols(
 def training_steps(model: MetaVoxel, batch: int) -> dict[str, Callable[[], object]]:
     """Loss and gradient of one batch whose images are noised."""
     channels_first = copy.deepcopy(model)
-    channels_first.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore
+    channels_first.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # a form that torch's stubs lack
     generator = torch.Generator().manual_seed(0)
     unknown, _ = model.corner({}, batch, model.schema.scalars, generator)
     z0 = model.process.prior(batch, generator) | unknown

@@ -68,7 +68,7 @@ def _quantiles(model: MetaVoxel, v: str, known: Mapping[str, torch.Tensor], n: i
     """Of what one evaluation states of a number: those of a mixture, or of a normal."""
     if getattr(model, "law", None) is not None:
         return ask_encoded(model, [v], dict(known), n, 0, 0).numbers[v].quantiles(LEVELS)
-    from metavoxel.inference.spread import (  # type: ignore  # of the older source alone
+    from metavoxel.inference.spread import (  # type: ignore[import-not-found]  # of the older source alone
         stated_quantiles,
         stated_spread,
     )
@@ -119,7 +119,7 @@ def main(folder: Path, requests: Path, out: Path) -> None:
         found = {str(i): x for i, x in enumerate(answers(model, raw, asked))}
     else:
         found = images(model, raw, asked)
-    np.savez(out, **found)  # pyright: ignore[reportArgumentType]
+    np.savez(out, **found)  # type: ignore[arg-type]  # numpy's stub: one name is `allow_pickle`
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def subjects(piece: Piece, work: Path, count: int) -> dict[int, np.ndarray]:
     place = argparse.Namespace(out=work, images=count, seed=0)
     settings = read_object(piece.bids / "simulation.json")
     with locked(work / "subjects.lock", "", wait=True):
-        return {age: grown(piece, "image", age, GIVEN, settings, place) for age in AGES}  # type: ignore
+        kind = piece.schema.images["image"]
+        return {age: grown(kind, age, GIVEN, settings, place) for age in AGES}
 
 
 def volumes(piece: Piece, names: tuple[str, ...]) -> np.ndarray:

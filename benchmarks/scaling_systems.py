@@ -258,7 +258,7 @@ def under_source(
     """Run scaling_ask.py."""
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "requests.npz", Path(folder) / "answers.npz"
-        np.savez(given, requests=np.array(json.dumps(requests)), **arrays)  # pyright: ignore
+        np.savez(given, requests=np.array(json.dumps(requests)), **arrays)  # type: ignore[arg-type]  # numpy's stub: one name is `allow_pickle`
         _python(piece, [scaling_ask.__file__, piece.folder, given, out])
         with np.load(out) as file:
             return dict(file)

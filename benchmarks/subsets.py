@@ -117,7 +117,7 @@ def linear(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("bids", type=Path)
     parser.add_argument("--of", choices=["train", "validation", "test"], default="test")

@@ -60,7 +60,7 @@ def compare(before: Scores, now: Scores) -> None:
         both = np.array([old, now[question]])
         both = both[:, ~np.isnan(both).any(0)]
         change = both[1] - both[0]
-        p = float(ttest_1samp(change, 0, alternative="greater").pvalue)  # type: ignore[attr-defined]
+        p = float(ttest_1samp(change, 0, alternative="greater").pvalue)  # type: ignore[attr-defined]  # scipy's result has no types
         old_mean, new_mean = both.mean(1).tolist()
         spread = float(change.std(ddof=1))
         rows.append((question, old_mean, new_mean, change.mean(), spread, len(change), p))
@@ -86,7 +86,7 @@ def main(a: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     asking, comparing = commands.add_parser("ask"), commands.add_parser("compare")
     asking.add_argument("bids", type=Path)

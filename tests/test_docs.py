@@ -17,7 +17,7 @@ from metavoxel.training.config import read_config
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "src/metavoxel/demo/demo.yaml"]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # of several, a group
 
 _FENCE = re.compile(r"^```(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"(?:^ {4,}(?:srun )?|`)(metavoxel [^`\n]+)", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,9 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert 'column "site" is left out: it is "A" for everyone.' in said[1]
 
 
-def _table(root: Path, text: str, described: object = None) -> Path:
+def _table(root: Path, text: str, described: Mapping[str, object] | None = None) -> Path:
     """A dataset with one scan and this participants.tsv."""
-    write_bids(root, None, SCAN, None if described is None else described)  # type: ignore[arg-type]
+    write_bids(root, None, SCAN, described)
     (root / "participants.tsv").write_text(text)
     return root
 

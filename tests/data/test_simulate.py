@@ -3,29 +3,33 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from folders import read_nifti
 from metavoxel.data import simulate as module
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.causal import MEASUREMENTS, CausalModel
-from metavoxel.data.images import read_scan
+from metavoxel.data.images import Scan, read_scan
 from metavoxel.data.infer import infer_schema
+from metavoxel.data.records import Record
 from metavoxel.data.simulate import simulate
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.owned import holding
 from metavoxel.files.writing import BusyError
+from metavoxel.schema import Schema
 from validator import bids_errors
 
 SUBJECTS = 10
 
 
-def run(out: Path, subjects: int = SUBJECTS, **changed: object) -> Path:
+def run(out: Path, subjects: int = SUBJECTS, **changed: Any) -> Path:
     settings = {"seed": 3, "resolution": 4.0, "missing": 0.3, "jobs": 1} | changed
-    simulate(out, subjects, **settings)  # type: ignore[arg-type]
+    simulate(out, subjects, **settings)
     return out
 
 
@@ -45,6 +49,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
+def scan_of(record: Record, schema: Schema) -> Scan:
+    path = record.values["image"]
+    assert isinstance(path, Path)
+    return read_scan(path, schema.images["image"])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
@@ -53,20 +63,20 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_reader_and_the_inferred_schema_take_the_cohort_as_it_is(cohort):
     schema = infer_schema(cohort)
     assert schema.images["image"].shape == (40, 48, 40)
-    assert schema.scalars["sex"].labels == ("F", "M")
-    assert schema.scalars["diagnosis"].ordered
+    assert schema.categorical["sex"].labels == ("F", "M")
+    assert schema.categorical["diagnosis"].ordered
     assert schema.numbers["mmse"].unit == "points"
     assert schema.numbers["education"].unit == "years"
     read = read_cohort(cohort, schema)
     assert len(read.subjects) == SUBJECTS
     assert not read.warnings
-    scan = read_scan(read.records[0].values["image"], schema.images["image"])
+    scan = scan_of(read.records[0], schema)
     assert scan.array.shape == (1, 40, 48, 40)
     assert np.allclose(scan.grid.affine, scan.source.affine)
 
 
 def test_scans_are_ras_at_the_resolution_with_empty_background(cohort):
-    image = nib.load(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz")
+    image = nib.Nifti1Image.from_filename(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
     assert image.header.get_zooms() == (4, 4, 4)
     assert image.get_data_dtype() == np.uint8
@@ -96,7 +106,7 @@ def test_a_seed_has_the_scans_and_columns_that_it_had_before_mmse_and_education(
     columns = ("brain_volume", "hippocampus_volume", "age_mean", "age_std", "age_q5", "age_q25")
     assert [true[c] for c in columns] == ["1499.5", "8.278", "39.003", "8.0764", "25.397", "33.285"]
     scans = (cohort / f"sub-000{i}" / "anat" / f"sub-000{i}_T1w.nii.gz" for i in (1, 2, 3))
-    sums = [np.asarray(nib.load(scan).dataobj).sum(dtype=int) for scan in scans]
+    sums = [read_nifti(scan)[0].sum(dtype=int) for scan in scans]
     assert sums == pytest.approx([2879702, 3498182, 3485381], abs=5)  # of a rounding, or two
 
 
@@ -178,10 +188,9 @@ def test_progress_counts_to_the_end(tmp_path, quick):
 def test_a_slice_is_a_plane_of_the_same_persons_volume_nose_up(cohort, tmp_path):
     out = run(tmp_path / "c", 2, slices=True)
     picture = np.asarray(Image.open(out / "sub-0002" / "anat" / "sub-0002_T1w.png"))
-    volume = nib.load(cohort / "sub-0002" / "anat" / "sub-0002_T1w.nii.gz")
-    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
-    voxels = np.asarray(volume.dataobj)
-    height = round((14 - volume.affine[2, 3]) / 4)
+    voxels, affine = read_nifti(cohort / "sub-0002" / "anat" / "sub-0002_T1w.nii.gz")
+    assert nib.aff2axcodes(affine) == ("R", "A", "S")
+    height = round((14 - affine[2, 3]) / 4)
     from_front_to_back = voxels[:, ::-1, height].T
     assert np.array_equal(picture, from_front_to_back)
 
@@ -191,7 +200,7 @@ def test_sliced_cohorts_are_read_and_their_truth_knows_no_hippocampi(tmp_path):
     schema = infer_schema(out)
     assert schema.images["image"].shape == (48, 40)
     record = read_cohort(out, schema).records[0]
-    scan = read_scan(record.values["image"], schema.images["image"])
+    scan = scan_of(record, schema)
     assert 0.2 < (scan.array > 0).mean() < 0.8
     true = rows(truth_of(out))[0]
     visible = {m: float(true[m]) for m in MEASUREMENTS if m != "hippocampus_volume"}

@@ -33,12 +33,12 @@ def test_a_scalar_s_term_adds_what_images_and_other_scalars_say_of_it() -> None:
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
     z = {"age": torch.randn(3, 1), "sex": torch.rand(3, 2)}
     other = {"age": z["age"], "sex": torch.rand(3, 2)}
-    torch.nn.init.normal_(parts.regressions["age"].weight)
+    torch.nn.init.normal_(parts.regressions["age"].get_parameter("weight"))
     terms, changed = (parts.scalars(images, x, emb, ["age", "sex"]) for x in (z, other))
     assert not torch.allclose(terms["age"], changed["age"])
     assert not terms["age"][:, 1:].any()  # of an output that is not linear
     assert not terms["sex"].any()
-    torch.nn.init.normal_(parts.read_outs["age"].weight)
+    torch.nn.init.normal_(parts.read_outs["age"].get_parameter("weight"))
     both = parts.scalars(images, z, emb, ["age"])["age"]
     torch.testing.assert_close((both - terms["age"])[:, :1], parts.read_outs["age"](images))
 

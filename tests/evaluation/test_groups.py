@@ -29,7 +29,7 @@ def evaluation(age_error: np.ndarray) -> Evaluation:
     table = Table({}, {"age": age, "sex": sex}, names, names)
     points = {"age": np.nan_to_num(age) + age_error, "sex": np.zeros(N)}
     said = {ONE: SystemAnswers(points)}
-    return Evaluation(schema(age=AGE, sex=SEX), None, table, said, ONE, {})  # type: ignore[arg-type]
+    return Evaluation(schema(age=AGE, sex=SEX), None, table, said, ONE, {})  # type: ignore[arg-type]  # no model is asked
 
 
 def test_a_group_has_its_own_error(tmp_path: Path) -> None:

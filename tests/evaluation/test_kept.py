@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +49,8 @@ def test_answers_that_are_cut_are_asked_again(share: float, kept: Kept) -> None:
         {"key": "key", "seconds": 1.0, "points/age": np.array([object()] * 4)},
     ],
 )
-def test_answers_of_another_kind_are_asked_again(arrays: dict[str, object], kept: Kept) -> None:
-    np.savez(kept.folder / "one.npz", **arrays)  # type: ignore[arg-type]
+def test_answers_of_another_kind_are_asked_again(arrays: dict[str, Any], kept: Kept) -> None:
+    np.savez(kept.folder / "one.npz", **arrays)
     assert kept.read("one") is None
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,11 +214,11 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     asked: list[tuple[int, int]] = []
     answer = systems.answer
 
-    def counted(*of: object, **more: object) -> systems.SystemAnswers:
-        asked.append((int(of[4]), len(asked)))  # type: ignore[call-overload]
+    def counted(*of: Any, **more: Any) -> systems.SystemAnswers:
+        asked.append((int(of[4]), len(asked)))
         if len(asked) == 7 and not resumed:
             raise KeyboardInterrupt
-        return answer(*of, **more)  # type: ignore[arg-type]
+        return answer(*of, **more)
 
     resumed = False
     monkeypatch.setattr(systems, "answer", counted)

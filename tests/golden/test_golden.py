@@ -14,7 +14,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # as a script
 
-from networks import diffusing, ours, paper, questions  # noqa: E402
+from networks import diffusing, ours, paper, questions  # noqa: E402 - after the path that it needs
 
 ENGINES = {"ours": ours, "diffusing": diffusing, "paper": paper}
 FROZEN = Path(__file__).parent / "answers"
@@ -42,4 +42,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     FROZEN.mkdir(exist_ok=True)
     for name in ENGINES:
-        np.savez_compressed(FROZEN / f"{name}.npz", **answered(name))  # type: ignore[arg-type]
+        np.savez_compressed(FROZEN / f"{name}.npz", **answered(name))  # type: ignore[arg-type]  # numpy's stub: one name is `allow_pickle`

@@ -187,7 +187,7 @@ def test_values_alone_have_no_bar() -> None:
 
 def test_a_question_is_text() -> None:
     with pytest.raises(MetaVoxelError, match="text, not NoneType"):
-        parse_query(None)  # type: ignore[arg-type]
+        parse_query(None)  # type: ignore[arg-type]  # what is tested
 
 
 def test_the_home_of_the_user_is_found(schema: Schema, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch import Tensor
 
+from metavoxel.encoding.image import ImageEncoder
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.model import MetaVoxel
 from metavoxel.posterior.evidence import Evidence
@@ -106,8 +106,9 @@ def tiny_model() -> MetaVoxel:
     assert config.variables is not None
     model = MetaVoxel(config.variables, config.model, {"age": scores}).eval()
     for encoder in model.autoencoders.values():
-        mean: Tensor = encoder.latent_mean  # type: ignore[assignment]
-        encoder.set_statistics(mean + 0.5, torch.rand(mean.shape, generator=seeded(1)) + 0.5)  # type: ignore[operator]
+        assert isinstance(encoder, ImageEncoder)
+        mean = encoder.get_buffer("latent_mean")
+        encoder.set_statistics(mean + 0.5, torch.rand(mean.shape, generator=seeded(1)) + 0.5)
     return model
 
 
