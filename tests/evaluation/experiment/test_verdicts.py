@@ -28,7 +28,7 @@ from metavoxel.evaluation.experiment.verdicts import (
 from metavoxel.evaluation.experiment.work import Experiment, Run
 from metavoxel.evaluation.scores import Bootstrap, Score, mean_of
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "experiments"
+CONFIGS = Path(__file__).parents[3] / "configs" / "experiments"
 SEEDS, SUBJECTS = (5, 6), 40
 
 
