@@ -17,7 +17,9 @@ from metavoxel.schema import Categorical, Continuous, Schema, parse_schema, read
 def coded(text: str) -> Continuous:
     schema = parse_schema(yaml.safe_load(f"variables: {{x: {{kind: continuous, {text}}}}}"), "test")
     assert parse_schema(schema.model_dump(mode="json"), "again") == schema
-    return schema.numbers["x"]
+    kind = schema.numbers["x"]
+    assert isinstance(kind, Continuous)
+    return kind
 
 
 def test_a_code_is_read_as_its_number_and_a_number_as_itself() -> None:
