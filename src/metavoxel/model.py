@@ -125,7 +125,7 @@ class MetaVoxel(nn.Module):
         if self.law is not None:
             # Noise about the means would first teach the variances to be large, where a logistic
             # function hardly moves any more.
-            self.denoiser.heads[EVIDENCE].silence(self.law.widths[0])  # type: ignore[operator]
+            self.denoiser.heads[EVIDENCE].silence(self.law.widths[0])  # type: ignore[operator]  # a ModuleDict of heads
         self.times = config.diffusion.times.build()
 
     @property
@@ -282,7 +282,7 @@ class MetaVoxel(nn.Module):
         z0 may hold anything finite. `times` are on the CPU, too. Returns the total and the mean
         loss of every variable that was asked; with the law, that of all scalars as `SCALARS`.
         """
-        n, T = len(next(iter(z0.values()))), self.process.T  # noqa: N806
+        n, T = len(next(iter(z0.values()))), self.process.T
         times = self.drawn_times(n, generator) if times is None else times
         # Before anything is on the GPU, where every look at a value would have to wait for it.
         asked = [
@@ -350,12 +350,12 @@ class MetaVoxel(nn.Module):
 
     def _encode(self, name: str, values: Tensor) -> Tensor:
         if name in self.autoencoders:
-            return self.autoencoders[name].encode(values)  # type: ignore[operator]
+            return self.autoencoders[name].encode(values)  # type: ignore[operator]  # a ModuleDict of encoders
         return (self.scalings.get(name) or self.labels[name]).encode(values)
 
     def _decode(self, name: str, z: Tensor) -> Tensor:
         if name in self.autoencoders:
-            return self.autoencoders[name].decode(z)  # type: ignore[operator]
+            return self.autoencoders[name].decode(z)  # type: ignore[operator]  # a ModuleDict of encoders
         return (self.scalings.get(name) or self.labels[name]).decode(z)
 
     def _parameterizations(self) -> dict[str, Parameterization]:

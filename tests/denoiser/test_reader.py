@@ -43,7 +43,7 @@ def record(
     """Four records, the same at every call, and their times: by default nothing is known."""
     z = network.process.prior(N, torch.Generator().manual_seed(0))
     z |= {"age": torch.zeros(N, 1), "sex": torch.eye(2).repeat(2, 1)}
-    T = network.process.T  # noqa: N806
+    T = network.process.T
     return z, {v: torch.ones(N, dtype=torch.long) * times.get(v, T) for v in network.schema}
 
 
@@ -52,7 +52,7 @@ def stirred(network: MetaVoxel) -> Reader:
     reader = network.denoiser.reader
     assert reader is not None
     for output in reader.outputs.values():
-        torch.nn.init.normal_(output.weight)  # type: ignore[arg-type]
+        torch.nn.init.normal_(output.get_parameter("weight"))
     return reader
 
 

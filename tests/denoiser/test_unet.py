@@ -93,7 +93,7 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network(scalars: str) -> 
     z |= {"sex": torch.rand(3, 2), "grade": torch.rand(3, 3)}
     t = {v: torch.tensor([0, 10, 1000]) for v in z}
     got, unet = both(z, t), alone(z, t)
-    terms = both.linear.scalars(z["flair"], z, both.time(t), both.heads)
+    terms = both.linear.scalars(z["flair"], z, both.time(t), [*both.heads])
     terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
     assert set(terms) == set(got) == {"flair", *both.heads}
     for v, term in terms.items():
@@ -110,6 +110,6 @@ def test_convolutions_lie_channels_last_and_answer_as_they_would_otherwise(
         assert m.weight.is_contiguous(memory_format=torch.channels_last)
     times = {v: 0 if v == "flair" else 1000 for v in network.schema}
     answers = asked_at(network, times, 0)
-    network.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore
+    network.denoiser.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # a form that torch's stubs lack
     for v, expected in asked_at(network, times, 0).items():
         torch.testing.assert_close(answers[v], expected, rtol=1e-4, atol=1e-4)

@@ -169,7 +169,7 @@ def test_draws_have_the_stated_frequencies_and_those_of_others_do_not(answers: L
         probabilities=few.posterior({"image"}, {"age": np.full(20, 60.0)}).probabilities,
         draw=posterior.draw,
     )
-    assert frequency_errors(other, 0).max() > 10  # type: ignore[arg-type]
+    assert frequency_errors(other, 0).max() > 10  # type: ignore[arg-type]  # in a posterior's place
 
 
 def test_a_rare_label_that_is_drawn_once_is_no_finding() -> None:
@@ -184,7 +184,7 @@ def test_a_rare_label_that_is_drawn_once_is_no_finding() -> None:
         probabilities=lambda _: torch.tensor([[1 - 1e-6, 1e-6]]).double(),
         draw=lambda *_: {"sex": next(parts)},
     )
-    errors = frequency_errors(posterior, 0)  # type: ignore[arg-type]
+    errors = frequency_errors(posterior, 0)  # type: ignore[arg-type]  # in a posterior's place
     np.testing.assert_allclose(errors, norm.isf(0.00995), rtol=5e-3)
 
 

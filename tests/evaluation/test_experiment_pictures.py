@@ -11,6 +11,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import StepPatch
 
 from folders import AGE, SEX, schema, scores
 from metavoxel.encoding.scalars import LinearScaling
@@ -62,7 +64,12 @@ def shown(ax: Axes) -> np.ndarray:
 
 
 def heights(ax: Axes) -> list[float]:
-    return [bar.get_height() for group in ax.containers for bar in group]  # type: ignore[attr-defined]
+    return [bar.get_height() for group in ax.containers for bar in group]
+
+
+def counted(ax: Axes) -> list[np.ndarray]:
+    """The heights of each histogram that is drawn as steps."""
+    return [np.asarray(p.get_data()[0]) for p in ax.patches if isinstance(p, StepPatch)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -109,9 +116,9 @@ def test_under_an_image_stands_what_it_says_of_scalars_that_were_drawn_before() 
         line = np.asarray(age.get_lines()[1].get_ydata())
         assert line[step] == pytest.approx(said.numbers["age"].mean[0], rel=1e-4)
         ends = [x[0] for x in said.numbers["age"].interval()]
-        edges = band.get_paths()[0].vertices[:, 1]  # pyright: ignore
+        edges = np.asarray(band.get_paths()[0].vertices)[:, 1]
         assert all(np.isclose(edges, x, rtol=1e-4).any() for x in ends)
-        women = sex.collections[0].get_paths()[0].vertices[:, 1]  # pyright: ignore
+        women = np.asarray(sex.collections[0].get_paths()[0].vertices)[:, 1]
         assert np.isclose(women, float(said.point["sex"][0, 0]), atol=1e-4).any()
     assert np.asarray(age.get_lines()[0].get_ydata())[0] == pytest.approx(float(drawn["age"]))
 
@@ -185,10 +192,10 @@ def test_demographics_count_people_and_what_is_missing() -> None:
     }  # fmt: skip
     fig = charts.demographics(tables, plane(age=AGE, sex=SEX))
     by_split, by_sex, counts, missing = fig.axes
-    values = [patch.get_data().values for patch in by_split.patches]  # type: ignore[attr-defined]
+    values = counted(by_split)
     assert [v[0] for v in values] == pytest.approx([200 / 3, 0])
     assert [v[-1] for v in values] == pytest.approx([100 / 3, 100])
-    values = [patch.get_data().values for patch in by_sex.patches]  # type: ignore[attr-defined]
+    values = counted(by_sex)
     assert [v[0] for v in values] == pytest.approx([50, 50])  # F 20, 80; M 20, 80 and one unknown
     assert heights(counts) == [1, 3, 1, 0]
     assert heights(missing) == [25, 0, 0, 50]
@@ -209,9 +216,10 @@ def test_groups_have_a_bar_and_an_interval_for_each_system() -> None:
     fig = charts.by_group(rows)
     frechet, mmd = fig.axes
     at = {round(float(bar.get_x() + bar.get_width() / 2), 6): bar.get_height()
-          for group in frechet.containers for bar in group}  # type: ignore[attr-defined] # fmt: skip
+          for group in frechet.containers for bar in group}  # fmt: skip
     assert at == {-0.2: 3, 0.8: 4, 0.2: 7}
-    intervals = [line.get_segments()[0][:, 1].tolist() for line in frechet.collections]  # type: ignore[attr-defined]
+    lines = [c for c in frechet.collections if isinstance(c, LineCollection)]
+    intervals = [np.asarray(line.get_segments()[0])[:, 1].tolist() for line in lines]
     assert intervals == [[2, 5], [3, 6], [6, 8]]
     assert heights(mmd)[:2] == [0.1, 0.2]
     assert math.isnan(heights(mmd)[2])

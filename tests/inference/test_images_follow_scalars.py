@@ -53,7 +53,7 @@ def model(follows: bool = True) -> MetaVoxel:
     scores = dict.fromkeys(SCALARS, NormalScores(-6, 6, ((1.0, 0.0, 1.0),)))
     prior = ScalarPrior([], [], [], [], [0, 0, 0], [[], [], []], COVARIANCE.tolist())
     made = MetaVoxel(variables, ModelConfig.model_validate(settings), scores, prior).eval()
-    made.denoiser = Silent()  # type: ignore[assignment]
+    made.denoiser = Silent()  # type: ignore[assignment]  # in the U-Net's place
     of = encoder(made)
     shape = of.latent_mean.shape
     # So small beside [0, 1] that nothing is clamped.

@@ -222,4 +222,4 @@ def test_too_few_scans_have_no_spread_and_give_no_fingerprint(cohort: Path) -> N
     records = read_cohort(cohort, SCHEMA)
     records = records.only(records.subjects[:5])
     assert len(records.records) == 5
-    assert fit_preparation(records, {"image": None}).fingerprints == {}  # type: ignore[dict-item]
+    assert fit_preparation(records, {"image": None}).fingerprints == {}  # type: ignore[dict-item]  # of so few, none is read

@@ -22,7 +22,7 @@ _RANK = 2  # directions in which what is left of several numbers goes together
 def evidence_width(numbers: int, counts: Sequence[int]) -> tuple[int, int]:
     """Outputs of a network that states evidence: those of each scalar alone (means, variances,
     exponents, logits), and those of what an image says of several together."""
-    D, rank = sum(counts), _rank(numbers)  # noqa: N806
+    D, rank = sum(counts), _rank(numbers)
     return 3 * numbers + D, numbers * (rank + D)
 
 
@@ -53,7 +53,7 @@ class Evidence:
         cls, output: Tensor, numbers: int, frequencies: Tensor, counts: Sequence[int]
     ) -> Evidence:
         """From the output of a network, (B, width); `frequencies` (D,) are the labels'."""
-        D, rank = len(frequencies), _rank(numbers)  # noqa: N806
+        D, rank = len(frequencies), _rank(numbers)
         sizes = (numbers, numbers, numbers, D, numbers * rank, numbers * D)
         mean, *rest, logits, loadings, shift = output.double().split(sizes, 1)
         # Likelihood alone would teach the means of the surest numbers above all, and how sure it is
@@ -81,7 +81,7 @@ class Evidence:
 
     def factor(self) -> ConditionalGaussian:
         """The likelihood of x and y that it states: its posterior over the independent prior."""
-        Q = self.precision + torch.eye(self.mean.shape[1]).to(self.precision)  # noqa: N806
+        Q = self.precision + torch.eye(self.mean.shape[1]).to(self.precision)
         centre = self.mean - torch.einsum("bvd,bd->bv", self.shift, self.probabilities)
         linear = torch.einsum("bvw,bw->bv", Q, centre)
         weighed = Q @ self.shift
