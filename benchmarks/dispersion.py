@@ -4,7 +4,7 @@ Every variable is Gaussian, so the perfect denoiser is known in closed form and 
 place in the real samplers; whatever is wrong in these numbers is wrong with the sampling alone. The
 default noise schedule of 1000 times is used, but where another is named.
 
-Spread: a trajectory with eta = 0 is then linear in its noise, so that one record tells the variance
+Spread: a trajectory is then linear in its noise, so that one record tells the variance
 of all samples, without Monte-Carlo error. Slope: the samples' regression on E[age | evidence] over
 random records, 1 where nothing shrinks, with twice its standard error.
 """

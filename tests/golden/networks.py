@@ -13,7 +13,8 @@ from metavoxel.api import Model
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.inference.answers import CategoricalAnswer, ContinuousAnswer
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import parse_schema
 from metavoxel.training.seeds import generator
 from random_laws import random_prior, seeded
@@ -131,7 +132,7 @@ def questions(model: Model) -> dict[str, Callable[[], Answers]]:
         "whole records": ask(", ".join(VARIABLES), {}, 2),
         "images given some scalars": ask("T1w, FLAIR", told, 2),
         "an image given all else": ask("FLAIR", scan | SCALARS, 2),
-        "first order, with noise": ask("T1w", SCALARS, 1, order=1, eta=0.5, spacing="uniform"),
+        "first order": ask("T1w", SCALARS, 1, order=1, spacing="uniform"),
         "an image that stops early": ask("T1w", SCALARS, 1, image_stop=300),
         "half of an image": lambda: {
             "T1w": model.inpaint(SCAN, right, told, variable="T1w", resamplings=2).samples

@@ -175,26 +175,18 @@ def test_exact_marginalises_what_is_neither_known_nor_asked(known, asked):
 
 
 ENGINES = [
-    pytest.param(zero_snr, kernel, eta, id=f"{zero_snr}-{kernel}-eta{eta}")
-    for zero_snr, kernel, eta in [
-        (True, "uniform", 0.0),
-        (False, "uniform", 0.0),
-        (False, "absorbing", 1.0),
-        (True, "absorbing", 0.0),
-        (True, "uniform", 1.0),
-    ]
+    pytest.param(zero_snr, kernel, id=f"{zero_snr}-{kernel}")
+    for zero_snr, kernel in itertools.product([True, False], ["uniform", "absorbing"])
 ]
 CASES = [(), ("image",), ("age", "diagnosis"), ("image", "sex", "weight")]
 
 
 @pytest.mark.parametrize("known", CASES, ids=ids)
-@pytest.mark.parametrize(("zero_snr", "kernel", "eta"), ENGINES)
-def test_exact_holds_for_every_schedule_kernel_and_eta(zero_snr, kernel, eta, known):
-    # Ancestral sampling loses about twice the variance of DDIM at the same number of steps.
-    settings = SamplingConfig(steps=100, eta=eta, order=2 if eta == 0 else 1)
-    tolerance = DISCRETISATION if eta == 0 else 2 * FIRST_ORDER
+@pytest.mark.parametrize(("zero_snr", "kernel"), ENGINES)
+def test_exact_holds_for_every_schedule_and_kernel(zero_snr, kernel, known):
+    settings = SamplingConfig(steps=100)
     answer = ask(TOY, known, rest(TOY, known), settings, zero_snr=zero_snr, kernel=kernel)
-    assert_conditional(*answer, tolerance=tolerance)
+    assert_conditional(*answer)
 
 
 def test_one_ddim_step_is_one_evaluation():
@@ -238,7 +230,7 @@ def ddim_variance(
         t["age"], s = torch.full((2,), now), torch.full((2,), then)
         said, age = denoise(z, t, ["age"])["age"], process.variables["age"]
         read = age.past(said, z["age"], t["age"]) if order == 2 else None
-        z["age"], past = age.step(said, z["age"], t["age"], s, None, 0.0, past), read
+        z["age"], past = age.step(said, z["age"], t["age"], s, None, past), read
     return float((z["age"][1] - z["age"][0]) / spread) ** 2
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.forward import Past, over_axes
@@ -24,12 +23,12 @@ REPAINT = SamplingConfig(steps=6, conditioner="repaint", spacing="uniform")
 class Watched(GaussianForward):
     """Notes of every step whether it looks back, and checks that what it sees lies behind."""
 
-    def step(self, z0, zt, t, s, generator=None, eta=0.0, past: Past | None = None):
+    def step(self, z0, zt, t, s, generator=None, past: Past | None = None):
         if past is not None:
             angle = self.schedule.alpha_bar(t).sqrt().acos()
             assert (past.angle > over_axes(angle, zt)).all()
         looked_back.append(past is not None)
-        out = super().step(z0, zt, t, s, generator, eta, past)
+        out = super().step(z0, zt, t, s, generator, past)
         assert out.isfinite().all()
         return out
 
@@ -93,12 +92,6 @@ def test_a_straight_line_is_followed_exactly_and_ddim_is_its_first_step():
     moving = Past(now.z0 - 0.3, now.noise + 0.2, 2 * a - b)  # the step before was as long
     expected = ddim + 0.15 * (b.cos() - a.cos()) - 0.1 * (b.sin() - a.sin())
     assert torch.allclose(process.step(said, z, t, s, past=moving), expected, atol=1e-5)
-
-
-def test_second_order_with_fresh_noise_is_refused():
-    with pytest.raises(ValidationError, match="order"):
-        SamplingConfig(eta=0.5)
-    assert SamplingConfig(eta=0.5, order=1).eta == 0.5
 
 
 def test_the_page_on_sampling_has_the_numbers_of_its_script(capsys):

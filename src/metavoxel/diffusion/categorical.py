@@ -100,11 +100,10 @@ class CategoricalForward:
         t: Tensor,
         s: Tensor,
         generator: torch.Generator | None = None,
-        eta: float = 0.0,
         past: Past | None = None,
     ) -> Tensor:
-        """Draw z_s ~ p(z_s | z_t), `z0` (B, K) the probabilities of the clean label; `eta` and
-        `past` have no meaning here and are ignored."""
+        """Draw z_s ~ p(z_s | z_t), `z0` (B, K) the probabilities of the clean label; `past` has
+        no meaning here."""
         probabilities = self.posterior(z0, zt, t, s)
         return self._draw(probabilities, self.noise(len(zt), (self.K,), generator).to(zt.device))
 

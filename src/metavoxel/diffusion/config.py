@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from metavoxel.diffusion import schedule as schedules
 from metavoxel.diffusion.categorical import Kernel
@@ -215,12 +215,6 @@ class SamplingConfig(Strict):
         description="of a deterministic step: 1 is DDIM (the paper), 2 extrapolates from the step "
         "before, which keeps far more of the spread of an answer at no further cost",
     )
-    eta: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="0 is deterministic, 1 is ancestral sampling (DDPM); above 0 needs order 1",
-    )
     image_stop: int = Field(
         default=0,
         ge=0,
@@ -241,9 +235,3 @@ class SamplingConfig(Strict):
         description="where scalars diffuse: point estimates from one network evaluation, or from "
         "the mean / majority of the samples (the paper)",
     )
-
-    @model_validator(mode="after")
-    def _order_fits(self) -> SamplingConfig:
-        if self.order == 2 and self.eta > 0:
-            raise ValueError("second-order steps are deterministic; set order to 1 or eta to 0")
-        return self

@@ -57,7 +57,6 @@ class Forward(Protocol):
         t: Tensor,
         s: Tensor,
         generator: torch.Generator | None = None,
-        eta: float = 0.0,
         past: Past | None = None,
     ) -> Tensor:
         """z_s ~ p(z_s | z_t), s < t, any number of steps at once, where `z0` is E[z_0 | z_t]."""

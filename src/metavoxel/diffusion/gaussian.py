@@ -45,31 +45,24 @@ class GaussianForward:
         t: Tensor,
         s: Tensor,
         generator: torch.Generator | None = None,
-        eta: float = 0.0,
         past: Past | None = None,
     ) -> Tensor:
-        """One DDIM step from t to s (Song et al., 2021, Eq. 12); eta = 1 is ancestral (DDPM).
+        """One DDIM step from t to s (Song et al., 2021, Eq. 12), deterministic.
 
         Along a DDIM trajectory dz = d(cos a) z_0 + d(sin a) noise, with the angle
         a = arccos sqrt(alpha_bar). DDIM holds z_0 and the noise fixed over the step; with a `past`
         they are extrapolated to its middle, which makes the step second-order (as in
-        DPM-Solver++, Lu et al., 2022) at no further evaluation. Only for eta = 0.
+        DPM-Solver++, Lu et al., 2022) at no further evaluation.
         """
         now = self.past(z0, zt, t)
         noise = now.noise
-        signal_t, spread_t = self.amplitudes(t, zt)
         signal_s, spread_s = self.amplitudes(s, zt)
-        if eta == 0 and past is not None:
-            ahead = (now.angle - self._angle(s, zt)) / (2 * (past.angle - now.angle))
-            z0, noise = z0 + ahead * (z0 - past.z0), noise + ahead * (noise - past.noise)
-            return zt + (signal_s - signal_t) * z0 + (spread_s - spread_t) * noise
-        if eta == 0:
+        if past is None:
             return signal_s * z0 + spread_s * noise
-        kept = (signal_t / signal_s).square()  # alpha_bar(t) / alpha_bar(s)
-        sigma = eta * spread_s / spread_t * (1 - kept).sqrt()
-        direction = (spread_s.square() - sigma.square()).clamp_min(0).sqrt()
-        fresh = torch.randn(zt.shape, generator=generator).to(zt.device)
-        return signal_s * z0 + direction * noise + sigma * fresh
+        signal_t, spread_t = self.amplitudes(t, zt)
+        ahead = (now.angle - self._angle(s, zt)) / (2 * (past.angle - now.angle))
+        z0, noise = z0 + ahead * (z0 - past.z0), noise + ahead * (noise - past.noise)
+        return zt + (signal_s - signal_t) * z0 + (spread_s - spread_t) * noise
 
     def past(self, z0: Tensor, zt: Tensor, t: Tensor) -> Past:
         """z_0, the noise that is then left of z_t, t > 0, and the angle."""

@@ -74,7 +74,7 @@ def _along(
     for now, then in itertools.pairwise(grid):
         at, to = (torch.full((1,), x, device=z.device) for x in (now, then))
         z0 = denoise(z, at)
-        moved = process.step(z0, z, at, to, None, 0.0, past)
+        moved = process.step(z0, z, at, to, None, past)
         past = process.past(z0, z, at) if order == 2 else None
         z = moved
     return z

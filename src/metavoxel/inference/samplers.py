@@ -190,7 +190,7 @@ def _reverse(
     out = {}
     for v in s:
         p = process.variables[v]
-        out[v] = p.step(z0[v], z[v], t[v], s[v], generator, settings.eta, pasts.get(v))
+        out[v] = p.step(z0[v], z[v], t[v], s[v], generator, pasts.get(v))
         if pasts.keeps(v):
             pasts.keep(v, p.past(z0[v], z[v], t[v]))
     return out
