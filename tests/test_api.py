@@ -26,7 +26,8 @@ from metavoxel.inference.answers import ContinuousAnswer
 from metavoxel.inference.counterfactual import counterfactual
 from metavoxel.inference.selftest import selftest_failures, selftest_record
 from metavoxel.info import describe
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_files import json_text, write_checksums
 from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import parse_schema

@@ -24,7 +24,8 @@ import yaml
 
 from folders import AGE, SEX, heed_interrupts, noise, scores, write_bids, write_nifti, write_png
 from metavoxel.cli import main
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import save_model
 from metavoxel.schema import parse_schema

@@ -21,7 +21,8 @@ from metavoxel.files.json import read_model
 from metavoxel.inference.calibration import LEVELS
 from metavoxel.inference.selftest import selftest_record
 from metavoxel.info import describe
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_files import KNOWN, Calibrations, check_files, json_text, write_checksums
 from metavoxel.model_folder import save_model
 from metavoxel.schema import parse_schema

@@ -20,7 +20,8 @@ from metavoxel.files.wall import reading
 from metavoxel.files.weights import load_weights, write_weights
 from metavoxel.files.writing import atomic_folder
 from metavoxel.files.yaml import read_yaml
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_files import (
     FORMAT,
     KNOWN,
@@ -156,6 +157,6 @@ def _posterior(law: ScalarLaw) -> dict[str, Any]:
 
 def _per_channel(encoder: nn.Module) -> Latents:
     """Mean and std of the latent's channels, to read; those of the elements are in the weights."""
-    mean, std = encoder.latent_mean.flatten(1), encoder.latent_std.flatten(1)  # type: ignore[union-attr]
+    mean, std = (encoder.get_buffer(x).flatten(1) for x in ("latent_mean", "latent_std"))
     spread = (std.square().mean(1) + mean.var(1, correction=0)).sqrt()
     return Latents(latent_mean=tuple(mean.mean(1).tolist()), latent_std=tuple(spread.tolist()))

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from folders import scores
 from metavoxel.denoiser.reader import Reader
-from metavoxel.model import EVIDENCE, MetaVoxel, ModelConfig
+from metavoxel.model import EVIDENCE, MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_folder import load_model, save_model
 from metavoxel.schema import parse_schema
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from folders import scores
 from metavoxel.denoiser.config import DenoiserConfig
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import Schema, parse_schema
 
 SCHEMA = {

@@ -9,7 +9,8 @@ from folders import AGE, SEX, noise, schema, write_bids, write_nifti
 from metavoxel.data.splits import Split, write_split
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.encoding.scalars import LinearScaling
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_files import write_checksums
 from metavoxel.model_folder import save_model
 

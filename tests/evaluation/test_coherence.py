@@ -30,7 +30,8 @@ from metavoxel.evaluation.law_answers import (
     one_record_each,
     stated_evidence,
 )
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.posterior.marginal import Marginal
 from random_laws import random_evidence, random_prior, seeded
 from small import SETTINGS

@@ -21,7 +21,8 @@ from metavoxel.evaluation.experiment import charts, pictures
 from metavoxel.evaluation.experiment.trajectory import trajectory
 from metavoxel.evaluation.figures import tile
 from metavoxel.inference.ask import ask
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import Schema, parse_schema
 
 DENOISER = {"channels": [8, 8], "groups": 4, "head_channels": 8, "scalar_head_channels": 8}

@@ -27,7 +27,8 @@ from metavoxel.evaluation.memorisation import (
     pairs_figure,
     preference,
 )
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import parse_schema
 
 RNG = np.random.default_rng(0)

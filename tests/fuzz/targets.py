@@ -137,7 +137,8 @@ def _build_texts(place: Path) -> None:
 
 def _build_model(folder: Path) -> None:
     from folders import scores
-    from metavoxel.model import MetaVoxel, ModelConfig
+    from metavoxel.model import MetaVoxel
+    from metavoxel.model_config import ModelConfig
     from metavoxel.model_folder import save_model
     from metavoxel.schema import parse_schema
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from metavoxel.api import Model
 from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.errors import MetaVoxelError
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import parse_schema
 from random_laws import random_prior, seeded
 

@@ -13,7 +13,8 @@ from metavoxel.encoding.normal_scores import NormalScores
 from metavoxel.inference.ask import sample_given
 from metavoxel.inference.samplers import Condition, one_evaluation
 from metavoxel.linear_gaussian.given_scalars import GivenScalars
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.posterior.prior import ScalarPrior
 from metavoxel.schema import parse_schema
 from metavoxel.training.examples import Examples

@@ -95,6 +95,26 @@ def test_the_likelihood_is_that_of_the_stated_distributions(known, law, evidence
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("known", subsets(NAMES))
+def test_the_squared_error_is_that_of_the_stated_means(known, law, evidence, z0):
+    posterior = law.posterior(evidence, only(z0, known), N)
+    asked = [v for v in NUMBERS if v not in known]
+    found = law.squared_error(evidence, z0, these(known), these(asked))
+    errors = [(posterior.mean(v) - z0[v])[:, 0].square() for v in asked]
+    torch.testing.assert_close(found, sum(errors, torch.zeros(N).double()))
+
+
+def test_the_likelihood_teaches_all_but_fixed_means(law, evidence, z0):
+    parts = {k: x.detach().requires_grad_() for k, x in vars(evidence).items()}
+    taught = Evidence(**parts)
+    known, asked = these(["sex"]), these(["age", "weight", "diagnosis"])
+    likelihood = law.log_likelihood(taught.of_fixed_means(), z0, known, asked).sum()
+    (mean, *others), names = parts.values(), [*parts][1:]
+    assert torch.autograd.grad(likelihood, mean, allow_unused=True, retain_graph=True)[0] is None
+    reached = torch.autograd.grad(likelihood, others)
+    assert all(bool(x.any()) for x in reached), names
+
+
 @pytest.mark.parametrize("known", [k for k in subsets(NAMES) if len(k) < len(NAMES)])
 def test_the_likelihood_integrates_to_1_over_what_is_asked(known, law, evidence, z0):
     """Over all labels, and a grid of every number that is asked."""

@@ -19,7 +19,8 @@ from metavoxel.cli import main
 from metavoxel.data.bids import read_cohort
 from metavoxel.data.simulate import simulate
 from metavoxel.errors import MetaVoxelError, MetaVoxelWarning
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_folder import save_model
 from metavoxel.preprocess.preparation import Preparation
 from metavoxel.preprocess.recipe import Recipe

@@ -18,7 +18,8 @@ import torch
 from folders import AGE, SEX, read_nifti, real, scores
 from metavoxel.data.description import generated_by
 from metavoxel.data.images import read_volume, resample
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_folder import save_model
 from metavoxel.preprocess.dicom import from_dicom
 from metavoxel.preprocess.logs import read_status

@@ -20,7 +20,8 @@ from metavoxel.evaluation.report import evaluate
 from metavoxel.files.yaml import read_yaml
 from metavoxel.inference.ask import ask
 from metavoxel.inference.selftest import selftest_failures
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.model_folder import load_model
 from metavoxel.training.config import RunConfig
 from metavoxel.training.run import train

@@ -6,7 +6,8 @@ from torch import nn
 
 from folders import scores
 from metavoxel.errors import MetaVoxelError
-from metavoxel.model import MetaVoxel, ModelConfig
+from metavoxel.model import MetaVoxel
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import parse_schema
 from metavoxel.training.config import RunConfig, TrainingConfig
 from metavoxel.training.precision import resolve_precision

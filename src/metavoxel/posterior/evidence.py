@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,11 +56,8 @@ class Evidence:
         D, rank = len(frequencies), _rank(numbers)
         sizes = (numbers, numbers, numbers, D, numbers * rank, numbers * D)
         mean, *rest, logits, loadings, shift = output.double().split(sizes, 1)
-        # Likelihood alone would teach the means of the surest numbers above all, and how sure it is
-        # faster than what it is sure of (Stirn et al., 2023).
-        variance, powers, loadings, shift = (_taught(x, _LESS) for x in (*rest, loadings, shift))
+        variance, powers, loadings, shift = (_less_taught(x) for x in (*rest, loadings, shift))
         left = F.logsigmoid(variance + _UNSURE).clamp_min(math.log(_LEAST)).exp()
-        mean = _taught(mean, left.detach())
         loadings = loadings.view(len(output), numbers, rank)
         return cls(
             mean,
@@ -70,6 +67,10 @@ class Evidence:
             logits,
             probabilities(logits, frequencies, counts),
         )
+
+    def of_fixed_means(self) -> Evidence:
+        """The same, whose means no gradient reaches."""
+        return replace(self, mean=self.mean.detach())
 
     @property
     def left(self) -> Tensor:
@@ -134,9 +135,9 @@ class Evidence:
         return Evidence(mean[..., 0], precision, self.exponents, shift, logits, tilted)
 
 
-def _taught(x: Tensor, weight: Tensor | float) -> Tensor:
-    """x, with its gradient times `weight`."""
-    return x.detach() + weight * (x - x.detach())
+def _less_taught(x: Tensor) -> Tensor:
+    """x, with a share of its gradient."""
+    return x.detach() + _LESS * (x - x.detach())
 
 
 def probabilities(logits: Tensor, frequencies: Tensor, counts: Sequence[int]) -> Tensor:

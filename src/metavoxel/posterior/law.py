@@ -110,13 +110,35 @@ class ScalarLaw(nn.Module):
         `z0[name]` (B, k) holds embedded values; `known[name]` and `asked[name]` (B,) say which.
         `kept` (B, V) stands in for how far the prior's couplings apply.
         """
-        n = len(evidence.mean)
         kept = self.kept(evidence) if kept is None else kept
-        joint = self.prior.factor(kept).times(evidence.factor())
         both = {v: known[v] | asked[v] for v in self.names}
-        more = self._given(joint, z0, both, n).posterior(self.prior.counts, generator).log_mass
-        less = self._given(joint, z0, known, n).posterior(self.prior.counts, generator).log_mass
-        return more - less
+        more = self._posterior(evidence, z0, both, kept, generator)
+        return more.log_mass - self._posterior(evidence, z0, known, kept, generator).log_mass
+
+    def squared_error(
+        self,
+        evidence: Evidence,
+        z0: State,
+        known: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The squared errors of E[number | images, known], (B,): the sum over the asked numbers."""
+        answer = self._posterior(evidence, z0, known, self.kept(evidence), generator)
+        x, there = self._packed(self.numbers, z0, asked, len(evidence.mean))
+        return torch.where(there, answer.expectation - x, 0).square().sum(1)
+
+    def _posterior(
+        self,
+        evidence: Evidence,
+        z0: State,
+        known: Mapping[str, Tensor],
+        kept: Tensor,
+        generator: torch.Generator | None,
+    ) -> Mixture:
+        joint = self.prior.factor(kept).times(evidence.factor())
+        given = self._given(joint, z0, known, len(evidence.mean))
+        return given.posterior(self.prior.counts, generator)
 
     def kept(self, evidence: Evidence, sharing: float | Tensor | None = None) -> Tensor:
         """How far every number's couplings in the prior apply beside images, (B, V)."""

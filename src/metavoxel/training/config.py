@@ -13,7 +13,7 @@ from metavoxel.data.columns import subject_column
 from metavoxel.data.splits import Split, column_split, fold_split, fraction_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.files.yaml import read_yaml
-from metavoxel.model import ModelConfig
+from metavoxel.model_config import ModelConfig
 from metavoxel.schema import Schema
 from metavoxel.settings import Strict, explain
 from metavoxel.training.augment import Augmentation
