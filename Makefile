@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: install demo test lint docs bench fuzz prepare-ixi clean
+.PHONY: install demo test test-all lint docs bench fuzz prepare-ixi clean
 
 install: $(READY)
 
@@ -28,7 +28,11 @@ demo: $(READY)
 
 # A process a core, each with one thread; a file's tests share what they set up.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not whole"
+
+# What make test leaves out: whole cohorts, real heads, several seeds.
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m whole
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -86,7 +86,9 @@ def test_a_folder_with_something_else_in_it(cohort: Cohort, tmp_path: Path) -> N
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize(("size", "status"), [(100, 2), (4000, 1)])
+@pytest.mark.parametrize(
+    ("size", "status"), [(100, 2), pytest.param(4000, 1, marks=pytest.mark.whole)]
+)
 def test_a_full_disk(size: int, status: int, cohort: Cohort, tmp_path: Path) -> None:
     """At the first file it cannot begin; at a brain, that scan has failed. A rerun completes."""
 
@@ -108,6 +110,7 @@ def test_a_full_disk(size: int, status: int, cohort: Cohort, tmp_path: Path) -> 
         np.testing.assert_array_equal(again, before)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_in_the_middle(kind: signal.Signals, cohort: Cohort, tmp_path: Path) -> None:
     """Ctrl-C says how to go on; after kill -9 what was done is whole. Going on completes it."""

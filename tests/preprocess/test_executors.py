@@ -49,6 +49,7 @@ def same_as_locally(cohort: Cohort, out: Path) -> None:
         np.testing.assert_array_equal(voxels(there), voxels(path))
 
 
+@pytest.mark.whole
 def test_a_dask_cluster_gives_the_same_bits(cohort: Cohort, tmp_path: Path) -> None:
     """Its workers have two threads each, unlike ours: a process prepares one scan at a time."""
     command = ["preprocess", "bids", tmp_path / "out", "participant", "--skull-strip", "none"]
@@ -109,11 +110,13 @@ def check_only_the_deadly_scan_is_lost(found: dict[str, Outcome], out: Path, rea
     assert (read_status(out, "sub-02_ses-1_T1w") or {})["status"] == "failed"
 
 
+@pytest.mark.whole
 def test_a_killed_worker_takes_only_its_scan(deadly: list[Job]) -> None:
     found = results(on_this_machine(2), deadly)
     check_only_the_deadly_scan_is_lost(found, deadly[0].out, "killed, most likely because memory")
 
 
+@pytest.mark.whole
 def test_a_killed_worker_of_dask_takes_only_its_scan(deadly: list[Job]) -> None:
     with dask_cluster() as scheduler:
         found = results(on_dask(scheduler), deadly)

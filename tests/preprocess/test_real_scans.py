@@ -28,7 +28,7 @@ from metavoxel.schema import parse_schema
 from raw_cohort import raw
 from raw_scans import brain_of, metavoxel, moved, run, sidecar_of, voxels, write_series
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.whole]
 
 COMMAND = ["preprocess", "bids", "out", "participant", "--jobs", "2"]
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from raw_cohort import Cohort
 from raw_scans import brain_of, run, voxels
@@ -24,6 +25,7 @@ def task(place: Path, script: str, number: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.whole
 def test_tasks_of_the_array_may_overlap_and_be_requeued(cohort: Cohort, tmp_path: Path) -> None:
     """Two begin an empty derivative at once; what they make is what one run makes."""
     (script,) = re.findall(r"```bash\n(.*?#SBATCH.*?)```", PAGE.read_text(), re.DOTALL)
