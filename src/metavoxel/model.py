@@ -74,7 +74,7 @@ class MetaVoxel(nn.Module):
         if self.law is not None:
             # Noise about the means would first teach the variances to be large, where a logistic
             # function hardly moves any more.
-            self.denoiser.heads[EVIDENCE].silence(self.law.widths[0])  # type: ignore[operator]  # a ModuleDict of heads
+            self.denoiser.heads[EVIDENCE].start_uninformed(self.law.widths[0])  # type: ignore[operator]  # a ModuleDict of heads
         self.times = config.diffusion.times.build()
 
     @property
@@ -237,7 +237,7 @@ class MetaVoxel(nn.Module):
         asked = [
             v
             for v in self.process
-            if self.learns([v]) and bool((observed[v] & (times[v] > 0)).any())
+            if self.supports([v]) and bool((observed[v] & (times[v] > 0)).any())
         ]
         device = self.device
         observed = {v: x.to(device) for v, x in observed.items()}
@@ -254,7 +254,7 @@ class MetaVoxel(nn.Module):
         noisy, predictions = self.predicted(zt, t, [*asked, EVIDENCE])
         output = predictions.pop(EVIDENCE)
         total, parts = joint_loss(noisy, predictions, z0, t, noise, observed)
-        if not self.learns([*self.law.names], [*self.schema.images]):
+        if not self.supports([*self.law.names], [*self.schema.images]):
             return total, parts
         alone = torch.stack([t[v] == T for v in self.law.names]).all(0)
         scalars = self._scalar_loss(self._read(output, t), z0, observed, known, alone)
@@ -289,9 +289,9 @@ class MetaVoxel(nn.Module):
         images, scalars = [*self.schema.images], [*self.schema.scalars]
         return (sampler or self.times)(n, images, scalars, self.process.T, generator)
 
-    def learns(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
+    def supports(self, asked: Collection[str], known: Collection[str] = ()) -> bool:
         """Whether the model's training is meant to teach the question `asked` | `known`."""
-        return self.times.learns(asked, known, [*self.schema.images], [*self.schema.scalars])
+        return self.times.supports(asked, known, [*self.schema.images], [*self.schema.scalars])
 
     @torch.no_grad()
     def encode(self, values: Mapping[str, Tensor]) -> State:
@@ -356,11 +356,11 @@ class MetaVoxel(nn.Module):
         return encoder.latent_channels, *encoder.latent_shape(self.schema.images[image].shape)
 
     def _layout(self) -> Layout:
-        process, fields = self.process, {}
+        process, images = self.process, {}
         for v in self.schema.images:
             shown, predicted = self.parameterizations[v].widths
             channels = process.shapes[v][0]
-            fields[v] = shown * channels, predicted * channels
+            images[v] = shown * channels, predicted * channels
         if self.law is not None:
             scalars = {v: self._states(v) for v in self.schema.scalars}
             heads = {EVIDENCE: self.law.widths}
@@ -370,7 +370,7 @@ class MetaVoxel(nn.Module):
             heads = {v: (out, 0) for v, (_, out) in widths.items()}
         grids = [process.shapes[v][1:] for v in self.schema.images]
         channels = sum(image.channels for image in self.schema.images.values())
-        return Layout(fields, scalars, heads, grids[0] if grids else (), channels)
+        return Layout(images, scalars, heads, grids[0] if grids else (), channels)
 
 
 def _check_names(schema: Schema) -> None:

@@ -23,9 +23,9 @@ def test_before_training_they_say_nothing(heads: dict[str, tuple[int, int]]) -> 
     terms = parts.scalars(images, z, emb, heads)
     assert {v: x.shape for v, x in terms.items()} == {v: (3, sum(k)) for v, k in heads.items()}
     assert not any(bool(x.any()) for x in terms.values())
-    fields = parts.fields(images, z, emb)
-    assert fields.shape == (3, 2, 6, 4)
-    assert not fields.any()
+    term = parts.images(images, z, emb)
+    assert term.shape == (3, 2, 6, 4)
+    assert not term.any()
 
 
 def test_a_scalar_s_term_adds_what_images_and_other_scalars_say_of_it() -> None:
@@ -58,7 +58,7 @@ def test_without_scalars_there_is_the_neighbourhood_alone() -> None:
     parts = LinearParts(4, 2, (6, 4), {}, {}, 8)
     torch.nn.init.normal_(parts.neighbourhood.out.weight)
     images, emb = torch.randn(3, 4, 6, 4), torch.randn(3, 8)
-    torch.testing.assert_close(parts.fields(images, {}, emb), parts.neighbourhood(images, emb))
+    torch.testing.assert_close(parts.images(images, {}, emb), parts.neighbourhood(images, emb))
 
 
 def test_a_read_out_is_a_linear_function_of_every_element() -> None:

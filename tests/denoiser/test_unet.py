@@ -95,7 +95,7 @@ def test_the_linear_parts_are_a_setting_and_add_to_the_network(scalars: str) -> 
     t = {v: torch.tensor([0, 10, 1000]) for v in z}
     got, unet = both(z, t), alone(z, t)
     terms = both.linear.scalars(z["flair"], z, both.time(t), [*both.heads])
-    terms["flair"] = both.linear.fields(z["flair"], z, both.time(t))
+    terms["flair"] = both.linear.images(z["flair"], z, both.time(t))
     assert set(terms) == set(got) == {"flair", *both.heads}
     for v, term in terms.items():
         torch.testing.assert_close(got[v], unet[v] + term, atol=1e-5, rtol=1e-5)

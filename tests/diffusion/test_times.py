@@ -27,11 +27,11 @@ SAMPLERS: list[TimeSampler] = [
 
 
 def many(
-    sampler: TimeSampler, fields=("image",), scalars=SCALARS, batches: int = 400, n: int = 64
+    sampler: TimeSampler, images=("image",), scalars=SCALARS, batches: int = 400, n: int = 64
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    drawn = [sampler(n, fields, scalars, T, generator) for _ in range(batches)]
-    return {v: torch.cat([d[v] for d in drawn]) for v in (*fields, *scalars)}
+    drawn = [sampler(n, images, scalars, T, generator) for _ in range(batches)]
+    return {v: torch.cat([d[v] for d in drawn]) for v in (*images, *scalars)}
 
 
 def share(condition: Tensor) -> float:
@@ -166,7 +166,7 @@ def test_a_scalar_also_moves_between_the_corners():
 
 def test_of_several_images_some_are_known_and_others_asked():
     """Arcsine law: the share k that is known has E[k (1 - k)] = 1/8, E[(1 - k)^2] = 3/8."""
-    t = many(CornerTimes(absent_fields=0.2), fields=("T1w", "FLAIR"))
+    t = many(CornerTimes(absent_images=0.2), images=("T1w", "FLAIR"))
     for known, asked in itertools.permutations(("T1w", "FLAIR")):
         assert share((t[known] == 0) & between(t[asked])) == about(0.5 / 8 * 0.8)
         assert share((t[known] == T) & between(t[asked])) == about(0.5 * 3 / 8 * 0.2 * 0.8)
@@ -185,19 +185,19 @@ def test_a_schema_of_one_image_alone_always_asks_for_it():
 
 
 def test_a_schema_without_images_has_times():
-    t = many(CornerTimes(), fields=())
+    t = many(CornerTimes(), images=())
     assert set(t) == set(SCALARS)
     assert share(at(t, SCALARS, T)) > 0.05
 
 
-def test_no_known_fields_and_no_absent_ones_if_told_so():
-    t = many(CornerTimes(known_fields=0, absent_fields=0, corner=0))
+def test_no_known_images_and_no_absent_ones_if_told_so():
+    t = many(CornerTimes(known_images=0, absent_images=0, corner=0))
     assert t["image"].min() > 0
     assert share(t["image"] == T) < 0.005
 
 
 def test_conditions_are_all_known_or_all_dropped():
-    t = many(ConditionalTimes(dropped=0.2), fields=("T1w", "FLAIR"))
+    t = many(ConditionalTimes(dropped=0.2), images=("T1w", "FLAIR"))
     known, dropped = at(t, SCALARS, 0), at(t, SCALARS, T)
     assert (known | dropped).all()
     assert share(dropped) == pytest.approx(0.2, abs=0.01)  # four standard errors of 25,600
@@ -218,6 +218,6 @@ def test_conditions_are_all_known_or_all_dropped():
     ],
 )
 def test_a_conditional_model_learns_two_kinds_of_question(asked, known, learnt):
-    fields, scalars = ["T1w", "FLAIR"], ["age", "sex"]
-    assert ConditionalTimes().learns(asked, known, fields, scalars) == learnt
-    assert CornerTimes().learns(asked, known, fields, scalars)
+    images, scalars = ["T1w", "FLAIR"], ["age", "sex"]
+    assert ConditionalTimes().supports(asked, known, images, scalars) == learnt
+    assert CornerTimes().supports(asked, known, images, scalars)

@@ -27,7 +27,7 @@ class ScalarHead(nn.Module):
         self.skip = nn.Linear(channels, out)
 
     @torch.no_grad()
-    def silence(self, outputs: int) -> None:
+    def start_uninformed(self, outputs: int) -> None:
         """Let the first outputs be 0, until they are trained."""
         *_, last = self.blocks[-1].children()
         for weights in (*last.parameters(), *self.skip.parameters()):

@@ -57,7 +57,7 @@ class LinearParts(nn.Module):
             out[v] = out[v] + self.regressions[v](self._joined(images, z), emb)
         return {v: F.pad(x, (0, self.rest[v])) for v, x in out.items()}
 
-    def fields(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
+    def images(self, images: Tensor, z: Mapping[str, Tensor], emb: Tensor) -> Tensor:
         """The same -> a term (B, out, *grid) of the images."""
         return self.neighbourhood(images, emb) + self.effect(self._joined(images, z), emb)
 

@@ -24,14 +24,14 @@ from metavoxel.memory_format import channels_last
 class Layout:
     """What the network must know of the variables, and no more.
 
-    `fields` maps an image-like variable to (channels of its input, channels of its
+    `images` maps an image to (channels of its input, channels of its
     prediction); all share the latent grid `grid`. `scalars` maps a scalar to the width of what is
     shown of it. `heads` maps what is read off the bottleneck to the width of its output: that which
     linear maps of the images add to, and the rest. `channels` are those of all images together,
     decoded.
     """
 
-    fields: Mapping[str, tuple[int, int]]
+    images: Mapping[str, tuple[int, int]]
     scalars: Mapping[str, int]
     heads: Mapping[str, tuple[int, int]]
     grid: tuple[int, ...]
@@ -50,7 +50,7 @@ class Clean:
 class JointUNet(nn.Module):
     """Reads the whole noisy record, every variable at its own time, and predicts every variable.
 
-    Scalars enter twice: as constant input channels and as tokens for cross-attention. The fields'
+    Scalars enter twice: as constant input channels and as tokens for cross-attention. The images'
     predictions are the U-Net's output; each scalar, or the evidence about all of them, has a head
     on the bottleneck. When no field is asked for, the decoder half is left out, which is most of
     the cost.
@@ -61,8 +61,8 @@ class JointUNet(nn.Module):
         self.layout = layout
         self._check(layout, config)
         dims, width = len(layout.grid), config.channels[0]
-        shown = sum(shown for shown, _ in layout.fields.values())
-        predicted = sum(out for _, out in layout.fields.values())
+        shown = sum(shown for shown, _ in layout.images.values())
+        predicted = sum(out for _, out in layout.images.values())
         self.backbone = DiffusionModelUNet(
             spatial_dims=dims,
             in_channels=shown + len(layout.scalars),
@@ -78,7 +78,7 @@ class JointUNet(nn.Module):
             cross_attention_dim=config.token_channels if layout.scalars else None,
         )
         del self.backbone.time_embed  # ours takes one time per variable
-        self.time = TimeEmbedding([*layout.fields, *layout.scalars], 4 * width)
+        self.time = TimeEmbedding([*layout.images, *layout.scalars], 4 * width)
         self.tokens = (
             ScalarTokens(layout.scalars, config.token_channels) if layout.scalars else None
         )
@@ -110,14 +110,14 @@ class JointUNet(nn.Module):
         asked: Collection[str] | None = None,
         clean: Clean | None = None,
     ) -> dict[str, Tensor]:
-        """Predict the `asked` fields and heads (all of them by default).
+        """Predict the `asked` images and heads (all of them by default).
 
-        z[name]: (B, c, *grid) for fields, (B, k) for scalars; t[name]: (B,) integers. `clean` is
+        z[name]: (B, c, *grid) for images, (B, k) for scalars; t[name]: (B,) integers. `clean` is
         what the reader reads, if there is one.
         """
-        asked = [*self.layout.fields, *self.layout.heads] if asked is None else asked
+        asked = [*self.layout.images, *self.layout.heads] if asked is None else asked
         emb, context = self.time(t), self.tokens(z, t) if self.tokens is not None else None
-        images = torch.cat([z[v] for v in self.layout.fields], dim=1)
+        images = torch.cat([z[v] for v in self.layout.images], dim=1)
         bottleneck, skips = self._encode(self._input(images, z), emb, context)
         pooled = self.dropout(bottleneck)
         predictions = {v: self.heads[v](pooled) for v in self.heads if v in asked}
@@ -129,12 +129,12 @@ class JointUNet(nn.Module):
             read = self.reader(clean.images, scalars[clean.rows], emb[clean.rows], asked)
             for v, term in read.items():
                 predictions[v] = predictions[v].float().index_add(0, clean.rows, term)
-        if any(v in asked for v in self.layout.fields):
+        if any(v in asked for v in self.layout.images):
             output = self._decode(bottleneck, skips, emb, context)
             if self.linear is not None:
-                output = output + self.linear.fields(images, z, emb)
-            fields = output.split([out for _, out in self.layout.fields.values()], dim=1)
-            predictions.update(zip(self.layout.fields, fields, strict=True))
+                output = output + self.linear.images(images, z, emb)
+            parts = output.split([out for _, out in self.layout.images.values()], dim=1)
+            predictions.update(zip(self.layout.images, parts, strict=True))
         return {v: predictions[v] for v in asked}
 
     def _input(self, images: Tensor, z: Mapping[str, Tensor]) -> Tensor:
@@ -166,7 +166,7 @@ class JointUNet(nn.Module):
 
     @staticmethod
     def _check(layout: Layout, config: DenoiserConfig) -> None:
-        if not layout.fields:
+        if not layout.images:
             raise MetaVoxelError("The schema has no image; the U-Net needs at least one.")
         levels = range(len(config.channels))
         if any(i not in levels for i in config.attention_levels):

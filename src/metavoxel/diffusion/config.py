@@ -77,13 +77,13 @@ class CornerTimesConfig(Strict):
     """One time per variable, with mass on the states that questions use."""
 
     kind: Literal["corners"] = "corners"
-    known_fields: float = Field(
+    known_images: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description="share of the batches whose images are known, clean at t = 0",
     )
-    absent_fields: float = Field(
+    absent_images: float = Field(
         default=0.3,
         ge=0,
         le=1,
@@ -97,7 +97,7 @@ class CornerTimesConfig(Strict):
     )
 
     def build(self) -> TimeSampler:
-        return CornerTimes(self.known_fields, self.absent_fields, self.corner)
+        return CornerTimes(self.known_images, self.absent_images, self.corner)
 
 
 class ConditionalTimesConfig(Strict):

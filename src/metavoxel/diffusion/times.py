@@ -23,26 +23,26 @@ class TimeSampler(Protocol):
     def __call__(
         self,
         n: int,
-        fields: Sequence[str],
+        images: Sequence[str],
         scalars: Sequence[str],
         T: int,
         generator: torch.Generator | None,
     ) -> Times:
-        """Integer times in 0 ... T, shape (n,), for image-like `fields` and for `scalars`."""
+        """Integer times in 0 ... T, shape (n,), for `images` and for `scalars`."""
         ...
 
-    def learns(
+    def supports(
         self,
         asked: Collection[str],
         known: Collection[str],
-        fields: Collection[str],
+        images: Collection[str],
         scalars: Collection[str],
     ) -> bool:
         """Whether the times drawn are meant to teach the question `asked` | `known`."""
         ...
 
     def validated(self, draw: int) -> TimeSampler:
-        """The sampler of a validation's `draw`, counted from 0: some draws must ask for fields."""
+        """The sampler of a validation's `draw`, counted from 0: some draws must ask for images."""
         ...
 
 
@@ -61,22 +61,22 @@ class SharedTimes:
     def __call__(
         self,
         n: int,
-        fields: Sequence[str],
+        images: Sequence[str],
         scalars: Sequence[str],
         T: int,
         generator: torch.Generator | None,
     ) -> Times:
         t = uniform_times(n, T, generator)
-        return dict.fromkeys((*fields, *scalars), t)
+        return dict.fromkeys((*images, *scalars), t)
 
     def validated(self, draw: int) -> TimeSampler:
         return self
 
-    def learns(
+    def supports(
         self,
         asked: Collection[str],
         known: Collection[str],
-        fields: Collection[str],
+        images: Collection[str],
         scalars: Collection[str],
     ) -> bool:
         return True
@@ -89,21 +89,21 @@ class IndependentTimes:
     def __call__(
         self,
         n: int,
-        fields: Sequence[str],
+        images: Sequence[str],
         scalars: Sequence[str],
         T: int,
         generator: torch.Generator | None,
     ) -> Times:
-        return {v: uniform_times(n, T, generator) for v in (*fields, *scalars)}
+        return {v: uniform_times(n, T, generator) for v in (*images, *scalars)}
 
     def validated(self, draw: int) -> TimeSampler:
         return self
 
-    def learns(
+    def supports(
         self,
         asked: Collection[str],
         known: Collection[str],
-        fields: Collection[str],
+        images: Collection[str],
         scalars: Collection[str],
     ) -> bool:
         return True
@@ -113,23 +113,23 @@ class IndependentTimes:
 class CornerTimes:
     """Times drawn as questions: every variable is known (0), marginalised (T) or asked (between).
 
-    The fields of a batch are known together with probability `known_fields` (by batch, so that such
+    The images of a batch are known together with probability `known_images` (by batch, so that such
     a batch can leave out the network's decoder); else each is at T with probability
-    `absent_fields`, otherwise at the record's time. Of the scalars, and of the fields where there
+    `absent_images`, otherwise at the record's time. Of the scalars, and of the images where there
     are several, a fraction drawn from the arcsine law is known, which gives every number of known
     ones, none and all above the others, its share. The rest of the scalars sit at T for a `corner`
     of the records, and for the others at the record's time or, one half, at a time of their own;
     some of them at T.
     """
 
-    known_fields: float = 0.5
-    absent_fields: float = 0.3
+    known_images: float = 0.5
+    absent_images: float = 0.3
     corner: float = 0.5
 
     def __call__(
         self,
         n: int,
-        fields: Sequence[str],
+        images: Sequence[str],
         scalars: Sequence[str],
         T: int,
         generator: torch.Generator | None,
@@ -138,17 +138,17 @@ class CornerTimes:
             return torch.rand(size, generator=generator) < p
 
         shared, alone = uniform_times(n, T, generator), coin(0.5)
-        # Without scalars, known fields would leave nothing to ask.
-        fields_known = bool(coin(self.known_fields, 1)) and len(scalars) > 0
+        # Without scalars, known images would leave nothing to ask.
+        images_known = bool(coin(self.known_images, 1)) and len(scalars) > 0
         known, absent = _arcsine(n, generator), _arcsine(n, generator)
         at_corner = coin(self.corner)
         times: Times = {}
         clean = torch.zeros(n, dtype=torch.long)
-        for v in fields:
-            t = torch.where(coin(self.absent_fields), torch.full((n,), T), shared)
-            if len(fields) > 1:  # questions such as "FLAIR | T1w" know some of the fields
+        for v in images:
+            t = torch.where(coin(self.absent_images), torch.full((n,), T), shared)
+            if len(images) > 1:  # questions such as "FLAIR | T1w" know some of the images
                 t = torch.where(coin(known), clean, t)
-            times[v] = clean if fields_known else t
+            times[v] = clean if images_known else t
         for v in scalars:
             t = torch.where(alone, uniform_times(n, T, generator), shared)
             t = torch.where(at_corner | coin(absent), torch.full((n,), T), t)
@@ -157,13 +157,13 @@ class CornerTimes:
 
     def validated(self, draw: int) -> TimeSampler:
         """Fields known at every other draw: chance might leave one of the two out of a few."""
-        return replace(self, known_fields=float(draw % 2)) if 0 < self.known_fields < 1 else self
+        return replace(self, known_images=float(draw % 2)) if 0 < self.known_images < 1 else self
 
-    def learns(
+    def supports(
         self,
         asked: Collection[str],
         known: Collection[str],
-        fields: Collection[str],
+        images: Collection[str],
         scalars: Collection[str],
     ) -> bool:
         return True
@@ -171,11 +171,11 @@ class CornerTimes:
 
 @dataclass(frozen=True)
 class ConditionalTimes:
-    """A conditional model of the fields: the scalars are its conditions and never diffuse.
+    """A conditional model of the images: the scalars are its conditions and never diffuse.
 
     All scalars of a record are known (0) or, with probability `dropped`, none is (T), as
-    classifier-free guidance trains (Ho and Salimans, 2022, who drop 0.1 to 0.2). The fields are at
-    one uniform t. So it learns "fields | all scalars" and "fields", and no other question.
+    classifier-free guidance trains (Ho and Salimans, 2022, who drop 0.1 to 0.2). The images are at
+    one uniform t. So it learns "images | all scalars" and "images", and no other question.
     """
 
     dropped: float = 0.1
@@ -183,26 +183,26 @@ class ConditionalTimes:
     def __call__(
         self,
         n: int,
-        fields: Sequence[str],
+        images: Sequence[str],
         scalars: Sequence[str],
         T: int,
         generator: torch.Generator | None,
     ) -> Times:
         shared = uniform_times(n, T, generator)
         conditions = T * (torch.rand(n, generator=generator) < self.dropped).long()
-        return dict.fromkeys(fields, shared) | dict.fromkeys(scalars, conditions)
+        return dict.fromkeys(images, shared) | dict.fromkeys(scalars, conditions)
 
     def validated(self, draw: int) -> TimeSampler:
         return self
 
-    def learns(
+    def supports(
         self,
         asked: Collection[str],
         known: Collection[str],
-        fields: Collection[str],
+        images: Collection[str],
         scalars: Collection[str],
     ) -> bool:
-        return set(asked) <= set(fields) and set(known) in (set(), set(scalars))
+        return set(asked) <= set(images) and set(known) in (set(), set(scalars))
 
 
 def _arcsine(n: int, generator: torch.Generator | None) -> Tensor:

@@ -112,7 +112,7 @@ def _by_law(
     k): p(scalars | known), then p(images | scalars, known)."""
     unknown = [v for v in model.schema.scalars if v not in z0]
     # A conditional model of the images never learnt to draw scalars before them.
-    first = unknown if before_images and model.learns(unknown, _images(model, z0)) else []
+    first = unknown if before_images and model.supports(unknown, _images(model, z0)) else []
     if not (asked or first):
         return Drawn({}, {}), {}
     drawn: dict[str, list[Tensor]] = {v: [] for v in unknown}
@@ -147,7 +147,7 @@ def _images(model: MetaVoxel, names: Collection[str]) -> list[str]:
 
 def check_learnt(model: MetaVoxel, asked: Collection[str], known: Collection[str]) -> None:
     """Refuse a question that a conditional model was never trained for. Raises MetaVoxelError."""
-    if model.learns(asked, known):
+    if model.supports(asked, known):
         return
     images, scalars = ", ".join(model.schema.images), ", ".join(model.schema.scalars)
     raise MetaVoxelError(

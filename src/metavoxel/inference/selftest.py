@@ -48,7 +48,7 @@ def _answers(model: MetaVoxel) -> dict[str, list[float]]:
     Of a conditional model, what it can be asked: the images.
     """
     settings = model.config.sampling.model_copy(update={"steps": _STEPS})
-    learnt = [v for v in model.schema if model.learns([v])]
+    learnt = [v for v in model.schema if model.supports([v])]
     drawn = ask(model, learnt, {}, 1, 1, _SEED, settings).samples
     out = {f"{v} of a whole record": _summary(model, v, x[:, 0]) for v, x in drawn.items()}
     images = {v: drawn[v][:, 0] for v in model.schema.images}

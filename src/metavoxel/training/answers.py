@@ -71,7 +71,7 @@ class CalibratedLoss(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module: Any = pl_module
         model, examples = module.model, module.validation_examples[0]
-        if model.law is None or not model.learns([*model.law.names], model.schema.images):
+        if model.law is None or not model.supports([*model.law.names], model.schema.images):
             return
         group = held_out(model, examples, torch.arange(len(examples))[:_RECORDS])
         if len(group.evidence.mean):
@@ -93,7 +93,7 @@ def held_out_scores(
     """
     imaged = torch.stack([examples.observed[v] for v in model.schema.images]).any(0)
     rows = imaged.nonzero().flatten()[:records]
-    asked = [v for v in model.schema.scalars if model.learns([v], model.schema.images)]
+    asked = [v for v in model.schema.scalars if model.supports([v], model.schema.images)]
     if not len(rows) or not asked:
         return {}
     z0, observed = examples.batch(rows, torch.zeros_like(rows))

@@ -88,7 +88,7 @@ def _calibration(
 
 def _answerable(model: MetaVoxel) -> list[str]:
     """The scalars that the model can be asked given the images."""
-    return [v for v in model.schema.scalars if model.learns([v], model.schema.images)]
+    return [v for v in model.schema.scalars if model.supports([v], model.schema.images)]
 
 
 def point_answers(model: MetaVoxel, examples: Examples) -> dict[str, Stated]:

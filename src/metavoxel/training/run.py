@@ -262,7 +262,11 @@ def _calibrate(
     """Calibrate the law by evidence about validation subjects, and training subjects cross-fitted,
     which is returned. Nothing is done without a law, or if it is not wanted."""
     joint, folds = config.training.joint, config.training.joint.calibration_folds
-    if model.law is None or folds < 2 or not model.learns([*model.law.names], model.schema.images):
+    if (
+        model.law is None
+        or folds < 2
+        or not model.supports([*model.law.names], model.schema.images)
+    ):
         return []
     best = best_step(folders.run / "joint") or joint.steps
     answered = min(folds, max(1, int(_CROSS_FIT * joint.steps / best)))

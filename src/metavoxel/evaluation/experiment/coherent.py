@@ -59,7 +59,7 @@ def _asked(experiment: Experiment) -> dict[str, str]:
         diffusion, variables = config.model.diffusion, config.variables
         assert variables is not None  # read_experiment has seen to it
         images, scalars = [*variables.images], [*variables.scalars]
-        taught = diffusion.times.build().learns(scalars, images, images, scalars)
+        taught = diffusion.times.build().supports(scalars, images, images, scalars)
         if diffusion.scalars == "posterior" and images and scalars and taught:
             out[plan.training] = name
     return out
