@@ -322,7 +322,7 @@ class MetaVoxel(nn.Module):
             encoder = self.autoencoders[v]
             assert isinstance(encoder, ImageEncoder)
             if config.image_preconditioning:
-                out[v] = Preconditioned(forward, encoder.gaussian, config.image_loss_relative)
+                out[v] = Preconditioned(forward, encoder.gaussian)
             else:
                 out[v] = GaussianPrediction(
                     forward, config.image_prediction, clip=config.image_clip

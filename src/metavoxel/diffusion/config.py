@@ -148,14 +148,6 @@ class DiffusionConfig(Strict):
         description="with preconditioning and the posterior of scalars, whether the LMMSE estimate "
         "is that given the scalars, too, by a regression of the latents on them",
     )
-    image_loss_relative: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="with preconditioning, the share of an image's loss that is the error relative "
-        "to that of the LMMSE estimate; the rest is the error of the noise (Eq. 5). Without "
-        "image_follows_scalars, generated images depend less on scalars the smaller it is",
-    )
     scalars: Literal["posterior", "diffusion"] = Field(
         default="posterior",
         description="how scalars are answered: by one joint posterior, from the likelihood of the "

@@ -32,14 +32,12 @@ class Preconditioned:
     element, which the shared would drown, and predicts the estimate's error over its standard
     deviation.
 
-    `gaussian` gives the Gaussian of the estimate. `relative` is the share of the loss that is
-    relative to the LMMSE estimate's error. Without it nothing is taught at T, so that corrections
+    `gaussian` gives the Gaussian of the estimate. Eq. 5 teaches nothing at T, so that corrections
     fade there and leave the LMMSE estimate.
     """
 
     forward: GaussianForward
     gaussian: Callable[[], FactorGaussian]
-    relative: float = 1.0
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -51,7 +49,7 @@ class Preconditioned:
         gaussian, alpha_bar = self.gaussian(), self.forward.schedule.alpha_bar(t)
         estimate = gaussian.lmmse(zt, alpha_bar)
         mean = estimate.mean if known is None else gaussian.mean_given(zt, alpha_bar, known)
-        return NoisyImage(estimate, mean, alpha_bar, self.relative)
+        return NoisyImage(estimate, mean, alpha_bar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +59,6 @@ class NoisyImage:
     estimate: LMMSE
     mean: Tensor
     alpha_bar: Tensor
-    relative: float
 
     @property
     def network_input(self) -> Tensor:
@@ -71,21 +68,13 @@ class NoisyImage:
         return self.mean + self._unit * prediction
 
     def loss(self, prediction: Tensor, z0: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of z_0 relative to that of the LMMSE estimate, and of the noise (Eq. 5).
-
-        The first lets every t count alike, 1 for no correction. The second lets those count where
-        detail is decided, and teaches nothing at T, where only scalars are known of an image.
-        """
+        """Squared error of the noise (Eq. 5): that of z_0 times the signal-to-noise ratio."""
         error = (self.denoised(prediction) - z0).square().flatten(1).mean(1)
-        # A known image is at t = 0, where std is 0; its loss is masked, its gradient is not.
-        expected = self.estimate.std.square().flatten(1).mean(1).clamp_min(_LEAST)
-        snr = self.alpha_bar / (1 - self.alpha_bar).clamp_min(_LEAST)
-        return error * (_NOISE * (1 - self.relative) * snr + self.relative / expected)
+        # A known image is at t = 0; its loss is masked, its gradient is not.
+        return _NOISE * error * self.alpha_bar / (1 - self.alpha_bar).clamp_min(_LEAST)
 
     @cached_property
     def _unit(self) -> Tensor:
         """What a prediction of 1 moves the estimate by (B, ...)."""
         std = self.estimate.std
-        if self.relative:
-            return std
         return std * over_axes(self.alpha_bar / (self.alpha_bar + _TAUGHT), std)
