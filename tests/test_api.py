@@ -312,15 +312,6 @@ def test_a_model_from_before_the_law_is_refused_in_a_sentence(folder: Path) -> N
             read(folder)
 
 
-def test_an_absorbing_model_has_counterfactuals(tmp_path: Path) -> None:
-    """Its labels have one state more than they have labels."""
-    diffusion = {"scalars": "diffusion", "categorical_kernel": "absorbing"}
-    save_model(build(diffusion=diffusion), tmp_path / "model")
-    model = mv.load(tmp_path / "model")
-    record = {"image": GREY, "sex": "F", "age": 50}
-    assert model.counterfactual(record, set={"sex": "M"}).samples.shape == (1, 1, 16, 16, 16)
-
-
 def test_more_fillings_than_go_through_the_network_together(
     model: mv.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

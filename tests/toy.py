@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.categorical import CategoricalForward, Kernel
+from metavoxel.diffusion.categorical import CategoricalForward
 from metavoxel.diffusion.config import ScheduleConfig
 from metavoxel.diffusion.gaussian import GaussianForward
 from metavoxel.diffusion.joint import JointForward, State, Times
@@ -154,8 +154,7 @@ class Toy:
             p = process.variables[v]
             assert isinstance(p, CategoricalForward)
             a = p.schedule.alpha_bar(t[v]).double()[:, None, None]
-            clean = torch.nn.functional.pad(self.cells[v], (0, p.states - p.K))
-            q = a * clean + (1 - a) * p.stationary(clean)  # (1 or n, C, states)
+            q = a * self.cells[v] + (1 - a) / p.K  # (1 or n, C, K)
             log_weight = log_weight + (q * z[v].double()[:, None]).sum(-1).log()
         return log_weight, mean
 
@@ -222,7 +221,6 @@ def make_line(correlation: float, spread: float = 1.0, evidence: int = 1) -> Toy
 def make_process(
     toy: Toy,
     zero_snr: bool = True,
-    kernel: Kernel = "uniform",
     T: int = 1000,
     schedule: Schedule | None = None,
 ) -> JointForward:
@@ -236,7 +234,7 @@ def make_process(
             v: GaussianForward((len(shape) > 1 and of_images) or schedule)
             for v, shape in toy.shapes.items()
         }
-        | {v: CategoricalForward(categorical, k, kernel) for v, k in toy.labels.items()},
+        | {v: CategoricalForward(categorical, k) for v, k in toy.labels.items()},
         toy.shapes | {v: (k,) for v, k in toy.labels.items()},
     )
 

@@ -329,10 +329,8 @@ class MetaVoxel(nn.Module):
                 )
         if self.law is not None:
             return out
-        forward, target = (
-            GaussianForward(config.schedule.build(config.T)),
-            config.continuous_prediction,
-        )
+        forward = GaussianForward(config.schedule.build(config.T))
+        target = config.continuous_prediction
         for v in self.schema.numbers:
             scaling = self.scalings[v]
             assert isinstance(scaling, LinearScaling)
@@ -340,8 +338,7 @@ class MetaVoxel(nn.Module):
             std = 1.0 if target == "epsilon" else scaling.std
             out[v] = GaussianPrediction(forward, target, std, config.continuous_clip)
         for v in self.schema.categorical:
-            kernel = config.categorical_kernel
-            out[v] = LabelPrediction(CategoricalForward(cosine(config.T), self._states(v), kernel))
+            out[v] = LabelPrediction(CategoricalForward(cosine(config.T), self._states(v)))
         return out
 
     def _forward_process(self) -> JointForward:

@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from metavoxel.diffusion.categorical import Kernel
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.schedule import Schedule, rescale_zero_terminal_snr, scaled_linear
 from metavoxel.inference.samplers import Condition, one_evaluation, sample, time_grid
@@ -49,14 +48,13 @@ def ask(
     settings: SamplingConfig,
     n: int = 2000,
     zero_snr: bool = True,
-    kernel: Kernel = "uniform",
     seed: int = 0,
     schedule: Schedule | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Evidence (n, E), samples (n, F), E[asked | known] (n, F) and Cov[asked | known] (n, F, F)."""
     generator = torch.Generator().manual_seed(seed)
     evidence = only(toy.draw(n, generator), [v for v in toy.names if v in known])
-    process = make_process(toy, zero_snr, kernel, schedule=schedule)
+    process = make_process(toy, zero_snr, schedule=schedule)
     drawn = sample(
         toy.denoiser(process), process, Condition(n, evidence), asked, settings, generator
     )
@@ -101,11 +99,10 @@ def test_the_closed_form_agrees_with_draws_of_the_joint():
     assert_conditional(evidence, samples, mean, cov, tolerance=0)
 
 
-@pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
-def test_the_denoiser_agrees_with_the_score_of_the_noisy_density(kernel):
+def test_the_denoiser_agrees_with_the_score_of_the_noisy_density():
     """Tweedie: E[z_0 | z_t] = (z_t + (1 - alpha_bar) grad log q(z_t)) / sqrt(alpha_bar)."""
     generator, n = torch.Generator().manual_seed(3), 64
-    process = make_process(TOY, kernel=kernel)
+    process = make_process(TOY)
     t = {v: torch.randint(1, 900, (n,), generator=generator) for v in TOY.names}
     zt = process.noised(TOY.draw(n, generator), t, process.noise(n, generator))
     said = TOY.denoiser(process)(zt, t, TOY.names)
@@ -120,11 +117,10 @@ def test_the_denoiser_agrees_with_the_score_of_the_noisy_density(kernel):
 # One evaluation
 
 
-@pytest.mark.parametrize("kernel", ["uniform", "absorbing"])
-def test_one_evaluation_is_the_conditional_expectation_for_every_known_and_asked(kernel):
+def test_one_evaluation_is_the_conditional_expectation_for_every_known_and_asked():
     """All 3^5 - 2^5 ways to know, ask and marginalise five variables."""
     generator, n = torch.Generator().manual_seed(4), 16
-    process = make_process(TOY, kernel=kernel)
+    process = make_process(TOY)
     denoise, z = TOY.denoiser(process), TOY.draw(n, generator)
     for known in all_subsets(TOY.names):
         condition = Condition(n, only(z, known))
@@ -174,18 +170,14 @@ def test_exact_marginalises_what_is_neither_known_nor_asked(known, asked):
     assert_conditional(*ask(TOY, known, asked, EXACT))
 
 
-ENGINES = [
-    pytest.param(zero_snr, kernel, id=f"{zero_snr}-{kernel}")
-    for zero_snr, kernel in itertools.product([True, False], ["uniform", "absorbing"])
-]
 CASES = [(), ("image",), ("age", "diagnosis"), ("image", "sex", "weight")]
 
 
 @pytest.mark.parametrize("known", CASES, ids=ids)
-@pytest.mark.parametrize(("zero_snr", "kernel"), ENGINES)
-def test_exact_holds_for_every_schedule_and_kernel(zero_snr, kernel, known):
+@pytest.mark.parametrize("zero_snr", [True, False])
+def test_exact_holds_for_every_schedule(zero_snr, known):
     settings = SamplingConfig(steps=100)
-    answer = ask(TOY, known, rest(TOY, known), settings, zero_snr=zero_snr, kernel=kernel)
+    answer = ask(TOY, known, rest(TOY, known), settings, zero_snr=zero_snr)
     assert_conditional(*answer)
 
 

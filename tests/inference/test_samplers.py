@@ -121,7 +121,7 @@ def test_variables_with_few_times_wait_and_arrive_together():
 
 
 def test_the_watcher_sees_every_step():
-    process, shown = make_process(TOY, kernel="absorbing"), []
+    process, shown = make_process(TOY), []
     sample(
         TOY.denoiser(process),
         process,
@@ -134,21 +134,6 @@ def test_the_watcher_sees_every_step():
     assert [t for t, _, _ in shown] == time_grid(process.variables["age"].schedule, 5, "angle")[:-1]
     assert all(set(clean) == {"age", "sex"} for _, _, clean in shown)
     assert all(torch.allclose(c["sex"].sum(-1), torch.ones(2)) for _, _, c in shown)
-
-
-def test_the_mask_never_leaves_the_sampler():
-    """Under the absorbing kernel z has K + 1 states on the way, and K at the end."""
-    process = make_process(TOY, kernel="absorbing")
-    out = sample(
-        TOY.denoiser(process),
-        process,
-        Condition(50),
-        ["sex", "diagnosis"],
-        SamplingConfig(steps=5),
-        torch.Generator().manual_seed(0),
-    )
-    assert out["sex"].shape == (50, 2)
-    assert torch.equal(out["diagnosis"].sum(-1), torch.ones(50))
 
 
 @pytest.mark.parametrize("conditioner", ["exact", "repaint"])

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from metavoxel.diffusion import schedule as schedules
-from metavoxel.diffusion.categorical import Kernel
 from metavoxel.diffusion.parameterization import Target
 from metavoxel.diffusion.schedule import Schedule
 from metavoxel.diffusion.times import (
@@ -169,11 +168,6 @@ class DiffusionConfig(Strict):
         default=None,
         gt=0,
         description="the same of a continuous variable that diffuses; 1 is its range",
-    )
-    categorical_kernel: Kernel = Field(
-        default="uniform",
-        description="D3PM kernel of labels that diffuse: uniform (Eq. 4) or absorbing (a mask "
-        "state)",
     )
     times: TimesConfig = Field(
         default_factory=CornerTimesConfig, description="distribution of the training times"

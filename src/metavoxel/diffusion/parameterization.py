@@ -129,7 +129,7 @@ class LabelPrediction:
 
     @property
     def widths(self) -> tuple[int, int]:
-        return self.forward.states, self.forward.K
+        return self.forward.K, self.forward.K
 
     def at(self, zt: Tensor, t: Tensor, known: Moments | None = None) -> NoisyLabel:
         return NoisyLabel(zt)
@@ -137,7 +137,7 @@ class LabelPrediction:
 
 @dataclass(frozen=True, eq=False)
 class NoisyLabel:
-    """A label's state z_t (B, states)."""
+    """A label's z_t (B, K)."""
 
     zt: Tensor
 

@@ -89,7 +89,7 @@ def sample(
     if means:
         clean = {v: _full(condition, 0) for v in process}
         z = _hold(process, z | means, clean, condition, generator)
-    return {v: z[v] if v in process.images else z[v][:, : process.shapes[v][0]] for v in asked}
+    return {v: z[v] for v in asked}
 
 
 def one_evaluation(
@@ -229,7 +229,7 @@ def _forward(
 def forward_from_clean(
     process: JointForward, z0: State, t: Times, generator: torch.Generator
 ) -> State:
-    """z_t of what is known, in the states of its process: K labels and perhaps a mask."""
+    """z_t of what is known."""
     noise = {v: process.noise(len(t[v]), generator, [v])[v].to(z0[v].device) for v in z0}
     return process.noised(z0, {v: t[v] for v in z0}, noise)
 
