@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import statistics
@@ -17,6 +16,7 @@ from rich.progress import track
 
 from metavoxel.data.quality import UNDECIDED, last_decisions, read_decisions
 from metavoxel.errors import MetaVoxelError
+from metavoxel.files.html import Html, fill, write_page
 from metavoxel.files.writing import atomic_write
 from metavoxel.preprocess.derivative import declared_recipe
 from metavoxel.preprocess.group import ScanSummary, read_group
@@ -33,7 +33,7 @@ from metavoxel.preprocess.mosaic import Tile, read_brain, tile
 from metavoxel.version import __version__
 
 _LOG = "group"  # lists the files of the group level
-_PAGE = Path(__file__).with_name("report.html")
+_BODY, _SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("html", "js"))
 # What the columns of the table mean. Measures that are not here stand in it all the same.
 MEASURES = {
     "brain_volume": ("Volume of the brain mask", "mL"),
@@ -84,11 +84,13 @@ def run_group(out: Path, console: Console) -> None:
         paths = [out / f"group_{suffix}.{kind}" for kind in ("tsv", "json", "html")]
         _begin(out, paths)
         columns = _columns(chosen)
-        _write_text(paths[0], _table(chosen, columns, decisions))
+        with atomic_write(paths[0]) as temporary:
+            temporary.write_text(_table(chosen, columns, decisions), encoding="utf-8")
         write_json(paths[1], {name: _described(name) for name in columns})
         rows = track(chosen, f"Pictures of {suffix}", console=console, transient=True)
         data = [_row(scan, decisions) for scan in rows]
-        _write_text(paths[2], _page(out, suffix, chosen, data))
+        body = _body(out, suffix, chosen, data)
+        write_page(paths[2], f"Prepared {suffix} scans", [body], _SCRIPT.read_text())
         write_status(out, _LOG, status="ok", files={**_listed(out), **digests(paths, out)})
         console.print(
             f"{_counted(chosen)}: {escape(str(paths[0]))} and {escape(paths[2].name)}",
@@ -182,21 +184,14 @@ def _counted(scans: Sequence[ScanSummary]) -> str:
     return said + (f", {count['unfinished']} unfinished" if count["unfinished"] else "")
 
 
-def _page(out: Path, suffix: str, scans: Sequence[ScanSummary], rows: list[dict[str, Any]]) -> str:
+def _body(out: Path, suffix: str, scans: Sequence[ScanSummary], rows: list[dict[str, Any]]) -> Html:
     # "<" inside a script could end it; as an escape in a string it cannot.
     data = {"rows": rows, "measures": {k: _described(k) for k in _measures(scans)}}
     packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    facts = {
-        "SUFFIX": html.escape(suffix),
-        "VERSION": html.escape(__version__),
-        "LEAD": html.escape(_lead(scans)),
-        "RECIPE": html.escape(_recipe(out)),
-        "DATA": packed,
-    }
-    page = _PAGE.read_text()
-    for name, text in facts.items():
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    lead, recipe = _lead(scans), _recipe(out)
+    return fill(
+        _BODY, SUFFIX=suffix, VERSION=__version__, LEAD=lead, RECIPE=recipe, DATA=Html(packed)
+    )
 
 
 def _lead(scans: Sequence[ScanSummary]) -> str:
@@ -219,8 +214,3 @@ def _recipe(out: Path) -> str:
     recipe = declared_recipe(out)
     parts = {**recipe["settings"], **recipe["tools"]}
     return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in parts.items())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
