@@ -24,7 +24,6 @@ import torch
 
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation.ageing import ageing_figure
 from metavoxel.evaluation.anatomy import (
     Cell,
     People,
@@ -34,6 +33,8 @@ from metavoxel.evaluation.anatomy import (
     slopes,
 )
 from metavoxel.evaluation.cohort import Table, as_table, join, read_parts
+from metavoxel.evaluation.figures.anatomy import ageing_figure
+from metavoxel.evaluation.figures.style import save_png
 from metavoxel.evaluation.membership import reconstructed
 from metavoxel.evaluation.scores import Score
 from metavoxel.files.writing import atomic_write
@@ -77,8 +78,7 @@ def main(a: argparse.Namespace) -> None:
             "slope_per_10": {k: x.to_json() for k, x in rates.items()},
         }
         figure = ageing_figure(schema, a.variable, v, cells, real[MEASURED])
-        with atomic_write(a.out / f"{v}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=110)
+        save_png(figure, a.out / f"{v}.png")
     with atomic_write(a.out / "ageing.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -21,6 +21,7 @@ import numpy as np
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
 from metavoxel.evaluation.cohort import as_table, read_parts
+from metavoxel.evaluation.figures.style import save_png
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, Memorisation, memorisation, pairs_figure
 from metavoxel.files.writing import atomic_write
@@ -49,8 +50,7 @@ def main(folder: Path, bids: Path, out: Path, count: int, seed: int, mirror: int
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     shown = reconstructed(model, image, real)
     figure = pairs_figure(found.spaces[LATENT], shown, generated, mirror=mirror)
-    with atomic_write(out / "pairs.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_png(figure, out / "pairs.png")
     print_tables(found)
     print("\n| answers to | AUC, training against held-out |\n|---|---|")
     for v, score in answers.items():

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from metavoxel.evaluation.plots import STYLE
+from metavoxel.evaluation.figures.style import STYLE
 from metavoxel.files.writing import atomic_write
 
 Piece = Mapping[str, Any]

@@ -12,7 +12,6 @@ from matplotlib import pyplot as plt
 from folders import AGE, SEX, schema
 from metavoxel.data.anatomy import grid, grow
 from metavoxel.data.causal import SEXES, CausalModel
-from metavoxel.evaluation.ageing import ageing_figure
 from metavoxel.evaluation.anatomy import (
     People,
     adjusted_slope,
@@ -25,6 +24,7 @@ from metavoxel.evaluation.anatomy import (
     spreads,
     tissue_volume,
 )
+from metavoxel.evaluation.figures.anatomy import ageing_figure
 
 RESOLUTION = 8.0  # mm
 TRAINING, HELD_OUT = 70, 50

@@ -118,7 +118,7 @@ def test_what_is_shown_and_written_is_what_was_found(tmp_path) -> None:
     assert latent["flagged"] == 2
     assert {(c["generated"], c["training"]) for c in latent["copies"]} == {(3, 0), (4, 1)}
     fig = pairs_figure(found.spaces[LATENT], training, generated, 4)
-    captions = [ax.get_title() for ax in fig.axes[:4]]
+    captions = [ax.texts[0].get_text() for ax in fig.axes[-4:]]
     assert [c.endswith("(flagged)") for c in captions] == [True, True, False, False]
     plt.close(fig)
 

@@ -22,9 +22,10 @@ from metavoxel.api import Model, load
 from metavoxel.data.bids import Cohort, read_cohort
 from metavoxel.data.simulate import simulate
 from metavoxel.data.splits import read_split
-from metavoxel.demo.page import Section, write_page
-from metavoxel.evaluation import figures
-from metavoxel.evaluation.experiment.trajectory import trajectory
+from metavoxel.demo.page import Section, training_curves, write_demo_page
+from metavoxel.evaluation.figures.images import difference, montage
+from metavoxel.evaluation.figures.trajectory import trajectory
+from metavoxel.evaluation.figures.variable import scatter
 from metavoxel.evaluation.report import Table, as_table
 from metavoxel.evaluation.scores import over_subjects
 from metavoxel.files.json import read_model
@@ -106,7 +107,7 @@ def _told(demo: Demo) -> Path:
             train(demo.bids, read_config(demo.config), demo.model, begun, console=console)
     with demo.part("Ask"):
         tell(demo)
-    page = write_page(demo.out, demo.sections, demo.seconds)
+    page = write_demo_page(demo.out, demo.sections, demo.seconds)
     console.print(f"Report: {escape(str(page))} ({time.perf_counter() - start:.0f} s)")
     return page
 
@@ -130,7 +131,7 @@ def tell(demo: Demo) -> None:
 
 
 def _cohort(demo: Demo, train: tuple[str, ...], test: tuple[str, ...], seen: Table) -> None:
-    fig = figures.montage({"simulated": [x[0] for x in seen.images["image"]]})
+    fig = montage({"simulated": [x[0] for x in seen.images["image"]]})
     demo.sections.append(
         Section(
             "The cohort",
@@ -148,7 +149,7 @@ def _cohort(demo: Demo, train: tuple[str, ...], test: tuple[str, ...], seen: Tab
 def _learning(demo: Demo, model: Model) -> None:
     logs = demo.out / "model.training/joint/logs"
     parts = [*model.schema.images, SCALARS]
-    fig = figures.training_curves(logs, {v: f"validation/{v}" for v in parts})
+    fig = training_curves(logs, {v: f"validation/{v}" for v in parts})
     demo.sections.append(
         Section(
             "Training",
@@ -169,12 +170,12 @@ def _generated(demo: Demo, model: Model, seen: Table) -> None:
             people["age"].samples, people["sex"].samples, people["diagnosis"].samples, strict=True
         )
     ]
-    fig = figures.montage(
+    fig = montage(
         {
             "generated": [x[0] for x in people["image"].samples],
             "training": [x[0] for x in seen.images["image"]],
         },
-        captions,
+        {"generated": captions},
     )
     demo.sections.append(
         Section(
@@ -213,11 +214,12 @@ def _answers(
     start = time.perf_counter()
     said = ask(model.network, asked, images, n, SAMPLES, 0)
     each = (time.perf_counter() - start) / n
-    point, age, drawn = said.point, said.point["age"].numpy(), said.samples["age"].numpy()
+    point, age = said.point, said.point["age"].numpy()
     low, high = said.numbers["age"].interval(0.9)
     held = (low <= truth["age"]) & (truth["age"] <= high)
     ratio = np.square(said.numbers["age"].std).mean() / np.square(age - truth["age"]).mean()
     error = over_subjects(np.abs(age - truth["age"]))
+    similar = np.corrcoef(truth["age_mean"], age)[0, 1]
     ages, sexes = (
         [str(r.values[v]) for r in training.records if v in r.values] for v in ("age", "sex")
     )
@@ -248,8 +250,19 @@ def _answers(
             "is known: the best possible answer.",
             'metavoxel ask model/ "age, sex | image=scan.nii.gz"',
             {
-                "age": figures.truth_and_answer(truth["age"], age, drawn, "age (years)"),
-                "age-exact": figures.two_answers(truth["age_mean"], age, "age (years)"),
+                "age": scatter(
+                    truth["age"],
+                    age,
+                    ("true age (years)", "age (years) given the scan"),
+                    f"90 % intervals hold {held.sum()} of {n}",
+                    (low, high),
+                ),
+                "age-exact": scatter(
+                    truth["age_mean"],
+                    age,
+                    ("exact posterior mean of age (years)", "age (years) given the scan"),
+                    f"correlation {similar:.2f}",
+                ),
             },
             rows,
         )
@@ -288,10 +301,11 @@ def _ageing(demo: Demo, model: Model, table: Table, truth: dict[str, np.ndarray]
     for age in (30, 80):
         answer = model.counterfactual(record, {"age": age}, steps=STEPS_BACK)
         shown.append(answer.samples[0, 0])
-    fig = figures.montage(
-        {"one subject": shown}, [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]
+    fig = montage(
+        {"one subject": shown},
+        {"one subject": [f"as scanned, {record['age']:.0f}", "asked at 30", "asked at 80"]},
     )
-    change = figures.difference(shown[1], shown[2], "80 minus 30")
+    change = difference(shown[1], shown[2], "80 minus 30")
     demo.sections.append(
         Section(
             "Counterfactual: the same brain at 30 and at 80",
@@ -315,7 +329,7 @@ def _inpainting(demo: Demo, model: Model, table: Table) -> None:
             "Half a brain",
             "One half is given, the other drawn, three times (Figure B.3 of the paper).",
             'model.inpaint("scan.nii.gz", mask="half.nii.gz", samples=3)',
-            {"inpainting": figures.montage({"inpainting": shown}, captions)},
+            {"inpainting": montage({"inpainting": shown}, {"inpainting": captions})},
         )
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 from metavoxel.data.columns import subject_column
 from metavoxel.data.tables import cell_number
 from metavoxel.evaluation.cohort import Table
-from metavoxel.evaluation.hypertext import table
 from metavoxel.evaluation.scores import Bootstrap, Score, mean_of
 from metavoxel.evaluation.scoring import Evaluation, known_records
+from metavoxel.files.html import Html, element, join, table
 from metavoxel.schema import Schema
 
 FEWEST = 10  # subjects of a group, below which it is not scored
@@ -143,15 +142,17 @@ def groups_markdown(report: Mapping[str, Any]) -> list[str]:
     return [title, "", rows[0], f"|{'---|' * len(head)}", *rows[1:], ""]
 
 
-def groups_html(report: Mapping[str, Any]) -> str:
+def groups_html(report: Mapping[str, Any]) -> Html:
     """The table as HTML, or nothing where there are no groups."""
     if not report.get("groups"):
-        return ""
-    head, lines = group_lines(report["groups"])
-    rows = [[html.escape(x) for x in line] for line in lines]
-    return (
-        "<h2>By group</h2><p>Mean absolute error or accuracy of "
-        f"<b>{html.escape(report['reference'])}</b>, with 95 % intervals over subjects. Groups of "
-        f"fewer than {FEWEST} subjects are not scored; with many groups some differ by chance.</p>"
-        f"{table([html.escape(x) for x in head], rows)}"
+        return Html()
+    said = (
+        f", with 95 % intervals over subjects. Groups of fewer than {FEWEST} subjects are not "
+        "scored; with many groups some differ by chance."
+    )
+    reference = element("b", report["reference"])
+    return join(
+        element("h2", "By group"),
+        element("p", "Mean absolute error or accuracy of ", reference, said),
+        table(*group_lines(report["groups"])),
     )

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation.figures import montage
+from metavoxel.evaluation.figures.images import montage
 from metavoxel.evaluation.membership import (
     Progress,
     encoded,
@@ -231,7 +231,7 @@ def pairs_figure(
     mirror: int | None = None,
 ) -> Figure:
     """The closest few generated images (g, C, *grid), their nearest training images (n, C, *grid)
-    and the size of the difference. Above each pair is its relative distance."""
+    and the size of the difference. Under each pair is its relative distance."""
     pairs = comparison.closest(count)
     made = [generated[p.generated].mean(0) for p in pairs]
     real = [training[p.training].mean(0) for p in pairs]
@@ -249,7 +249,7 @@ def pairs_figure(
     captions = [
         f"relative {p.relative:.2f}{' (flagged)' if p.relative < least else ''}" for p in pairs
     ]
-    return montage(rows, captions)
+    return montage(rows, {"difference": captions})
 
 
 def _variants(

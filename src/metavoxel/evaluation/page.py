@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from metavoxel.evaluation import plots
 from metavoxel.evaluation.coherence import coherence_rows
+from metavoxel.evaluation.figures import variable
+from metavoxel.evaluation.figures.style import palette, svg, variable_text
 from metavoxel.evaluation.groups import groups_html
-from metavoxel.evaluation.hypertext import cell, facts, picture, table, write_html
 from metavoxel.evaluation.markdown import count, headline
 from metavoxel.evaluation.measures import MEASURES
 from metavoxel.evaluation.scores import Score
@@ -24,58 +23,77 @@ from metavoxel.evaluation.scoring import (
     predictive_for,
     spread_of,
 )
+from metavoxel.files.html import (
+    Html,
+    element,
+    facts,
+    join,
+    picture,
+    small_interval,
+    table,
+    write_page,
+)
 
 _SHOWN_LEVEL = 0.9
 _FEW = 100  # validation records: a 90 % interval then holds 84 to 95 % in most validation sets
 
 
-def write_page(
-    out: Path, evaluation: Evaluation, report: Mapping[str, Any], montages: Mapping[str, Figure]
+def write_report_page(
+    out: Path, evaluation: Evaluation, report: Mapping[str, Any], montages: Mapping[str, Path]
 ) -> None:
-    """Write report.html. The figures are inside it, and are closed."""
-    links = "".join(f'<a href="#{v}">{v}</a>' for v in report["scores"])
-    drawn = "".join(
-        picture(f"{v}: unseen, autoencoded and generated", fig, "png", 'class="wide"')
-        for v, fig in montages.items()
-    )
+    """Write report.html with everything inside it. `montages` are PNG files."""
+    title = f"Evaluation: {', '.join(evaluation.schema.scalars)} from the image"
     body = [
-        "<h1>Evaluation</h1>",
+        element("h1", "Evaluation"),
         _lead(report),
-        f"<nav>{links}</nav>",
-        "<h2>Mean absolute error and accuracy</h2>",
+        element("nav", *(_link(v) for v in report["scores"])),
+        element("h2", "Mean absolute error and accuracy"),
         _overview(evaluation, report),
-        "<h2>Compared on the same records</h2>",
+        element("h2", "Compared on the same records"),
         _gains(report),
         *_variables(evaluation, report),
         groups_html(report),
         _coherence(report),
-        "<h2>Images</h2>",
-        '<p class="soft">Unseen images, their reconstructions, and unconditional images.</p>',
-        drawn,
-        "<h2>How it was measured</h2>",
-        _methods(evaluation, report),
+        element("h2", "Images"),
+        _soft("Unseen images, their reconstructions, and unconditional images."),
+        *(
+            picture(f"{v}: unseen, autoencoded and generated", path.read_bytes())
+            for v, path in montages.items()
+        ),
+        element("h2", "How it was measured"),
+        _methods(evaluation),
         _facts(report),
-        '<p class="soft">Not a medical device. The same figures stand in report.json and '
-        "scores.csv, every answer in answers.csv.</p>",
+        _soft(
+            "Not a medical device. The same figures stand in report.json and scores.csv, every "
+            "answer in answers.csv."
+        ),
     ]
-    title = f"Evaluation: {', '.join(evaluation.schema.scalars)} from the image"
-    write_html(out / "report.html", title, "\n".join(body))
+    write_page(out / "report.html", title, body)
 
 
-def _lead(report: Mapping[str, Any]) -> str:
+def _soft(text: str) -> Html:
+    return element("p", text, class_="soft")
+
+
+def _link(name: str) -> Html:
+    return element("a", name, href=f"#{name}")
+
+
+def _lead(report: Mapping[str, Any]) -> Html:
     said = (
-        f"<code>{html.escape(report['question'])}</code> on {report['test_records']} records of "
-        f"{report['test_subjects']} subjects: {html.escape(report['people'])}."
+        f" on {report['test_records']} records of {report['test_subjects']} subjects: "
+        f"{report['people']}."
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in report["left_out"])
-    return f"<p>{said}</p>" + (f"<ul class='soft'>{notes}</ul>" if notes else "")
+    notes = [element("li", note) for note in report["left_out"]]
+    listed = element("ul", *notes, class_="soft") if notes else ""
+    return join(element("p", element("code", report["question"]), said), listed)
 
 
-def _facts(report: Mapping[str, Any]) -> str:
+def _facts(report: Mapping[str, Any]) -> Html:
     seconds = ", ".join(f"{k} {x:.3g} s" for k, x in report["seconds_per_record"].items())
     about = {
         "model": f"{report['model']} (weights {report['weights'][:12]})",
-        "cohort": report["cohort"],
+        "cohort": str(report["cohort"]),
         "baselines": f"trained on {report['training_records']} records"
         if report["training_records"]
         else "none: the model's training subjects are not in this cohort",
@@ -83,10 +101,10 @@ def _facts(report: Mapping[str, Any]) -> str:
         "made": f"{report['date']}, seed {report['seed']}, metavoxel {report['metavoxel']}, "
         f"torch {report['torch']}",
     }
-    return facts([(k, str(x)) for k, x in about.items()])
+    return facts(about)
 
 
-def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
+def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> Html:
     scores = report["scores"]
     systems = [s for s in evaluation.systems if any(s in each for each in scores.values())]
     rows = []
@@ -94,69 +112,77 @@ def _overview(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
         measure = "MAE" if v in evaluation.schema.numbers else "accuracy"
         unit = _unit(evaluation, v)
         measure = f"{measure}, {unit}" if unit and measure == "MAE" else measure
-        cells = [cell(headline(by_system[s])) if s in by_system else "–" for s in systems]
-        rows.append(
-            [f'<a href="#{v}">{v}</a>', html.escape(measure), str(count(by_system)), *cells]
-        )
-    return table(["variable", "measure", "n", *map(html.escape, systems)], rows)
+        cells = [str(headline(by_system[s])) if s in by_system else "–" for s in systems]
+        rows.append([_link(v), measure, str(count(by_system)), *cells])
+    return table(["variable", "measure", "n", *systems], rows)
 
 
-def _gains(report: Mapping[str, Any]) -> str:
-    gains, reference = report["gains"], html.escape(report["reference"])
+def _gains(report: Mapping[str, Any]) -> Html:
+    gains, reference = report["gains"], report["reference"]
     systems = list(dict.fromkeys(s for each in gains.values() for s in each))
     if not systems:
-        return f"<p>There is no system beside {reference}.</p>"
+        return element("p", f"There is no system beside {reference}.")
     rows = []
     for v, each in gains.items():
-        cells = []
-        for s in systems:
-            score = Score.from_json(each[s]) if s in each else None
-            sure = score and ("better" * (score.low > 0) or "worse" * (score.high < 0))
-            cells.append(f'<span class="{sure}">{cell(score)}</span>' if score else "–")
-        rows.append([html.escape(v), str(next(iter(each.values()))["n"]) if each else "", *cells])
-    compared = table(["variable", "n", *(f"over {html.escape(s)}" for s in systems)], rows)
-    return (
-        f"<p>By how much <b>{reference}</b> has the smaller absolute error, or is right more "
-        "often, than each other system, record by record. Above 0 it is the better one; coloured "
-        f"where the interval leaves out 0.</p>{compared}"
+        cells = [_gain(Score.from_json(each[s])) if s in each else "–" for s in systems]
+        rows.append([v, str(next(iter(each.values()))["n"]) if each else "", *cells])
+    said = element(
+        "p",
+        "By how much ",
+        element("b", reference),
+        " has the smaller absolute error, or is right more often, than each other system, record "
+        "by record. Above 0 it is the better one; coloured where the interval leaves out 0.",
     )
+    return join(said, table(["variable", "n", *(f"over {s}" for s in systems)], rows))
 
 
-def _coherence(report: Mapping[str, Any]) -> str:
+def _gain(score: Score) -> Html:
+    sure = "better" if score.low > 0 else "worse" if score.high < 0 else ""
+    return element("span", small_interval(str(score)), class_=sure)
+
+
+def _coherence(report: Mapping[str, Any]) -> Html:
     found = report["coherence"]
     if found is None:
-        return ""
+        return Html()
     rows = coherence_rows(found)
-    measured = [[html.escape(title), html.escape(figure)] for title, figure, _ in rows]
-    return (
-        "<h2>Coherence</h2><p>Whether the answers to different questions about a subject agree "
-        f"with one another, and whether more information harms. {found['subjects']} subjects, one "
-        f"record each.</p>{table(['measure', 'found'], measured)}"
-        f"{facts([(title, meaning) for title, _, meaning in rows])}"
+    said = (
+        "Whether the answers to different questions about a subject agree with one another, and "
+        f"whether more information harms. {found['subjects']} subjects, one record each."
+    )
+    return join(
+        element("h2", "Coherence"),
+        element("p", said),
+        table(["measure", "found"], [(title, figure) for title, figure, _ in rows]),
+        facts({title: meaning for title, _, meaning in rows}),
     )
 
 
-def _variables(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
+def _variables(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[Html]:
     for v, known in known_records(evaluation):
         draw = _continuous if v in evaluation.schema.numbers else _categorical
-        pictures = "".join(
-            picture(f"{v}: {title}", fig, "svg")
+        pictures = [
+            picture(f"{v}: {title}", svg(fig), "svg+xml")
             for title, fig in draw(evaluation, report, v, known).items()
-        )
-        yield (
-            f'<section id="{v}"><h2>{v}</h2><div class="figures">{pictures}</div>'
-            f"{_caption(evaluation, v)}{_measures(evaluation, report['scores'][v], v)}</section>"
+        ]
+        yield element(
+            "section",
+            element("h2", v),
+            element("div", *pictures, class_="figures"),
+            _caption(evaluation, v),
+            _measures(evaluation, report["scores"][v], v),
+            id=v,
         )
 
 
-def _caption(evaluation: Evaluation, name: str) -> str:
+def _caption(evaluation: Evaluation, name: str) -> Html:
     said = f"Points and intervals are those of {evaluation.reference}."
     if name in evaluation.calibrations:
         n = evaluation.calibrations[name].n
         said += f" Conformal intervals and the bias correction come from {n} validation records."
         if n < _FEW:
             said += " That is few: another validation set would give other ones."
-    return f'<p class="soft">{html.escape(said)}</p>'
+    return _soft(said)
 
 
 def _continuous(
@@ -164,8 +190,7 @@ def _continuous(
 ) -> dict[str, Figure]:
     systems = {s: a for s, a in evaluation.systems.items() if name in a.points}
     own, truth = systems[evaluation.reference], known.truth
-    point, unit = own.points[name][known.rows], _unit(evaluation, name)
-    label = f"{name} ({unit})" if unit else name
+    point, label = own.points[name][known.rows], variable_text(evaluation.schema, name)
     calibration = evaluation.calibrations.get(name)
     drawn = {s: predictive_for(a, name, known.rows) for s, a in systems.items()}
     predictives = {s: p for s, p in drawn.items() if p is not None}
@@ -181,10 +206,12 @@ def _continuous(
         inside = int(((truth >= ends[0]) & (truth <= ends[1])).sum())
         title = f"{kind} intervals hold {inside} of {len(truth)}"
     corrected = None if calibration is None else calibration.corrected(point)
-    colours = plots.palette(evaluation.reference, evaluation.systems)
+    colours = palette(evaluation.reference, evaluation.systems)
     out = {
-        "predicted and true": plots.predicted_and_true(truth, point, ends, label, title),
-        "bias": plots.error_and_truth(truth, point, corrected, label),
+        "predicted and true": variable.scatter(
+            truth, point, (f"true {label}", f"predicted {label}"), title, ends
+        ),
+        "bias": variable.error_and_truth(truth, point, corrected, label),
     }
     if predictives:
         scores = report["scores"][name][evaluation.reference]
@@ -193,8 +220,8 @@ def _continuous(
             for level in (calibration.quantiles if calibration else ())
             if f"conformal_{100 * level:g}" in scores
         }
-        out["coverage"] = plots.coverage_curves(truth, predictives, held, colours)
-        out["PIT"] = plots.pit_histograms(report["pit"][name], len(truth), colours)
+        out["coverage"] = variable.coverage_curves(truth, predictives, held, colours)
+        out["PIT"] = variable.pit_histograms(report["pit"][name], len(truth), colours)
     return out
 
 
@@ -206,56 +233,50 @@ def _categorical(
     point = own.points[name][known.rows]
     probabilities = {s: a.probabilities[name][known.rows] for s, a in systems.items()}
     first = {evaluation.reference: probabilities[evaluation.reference]}
-    colours = plots.palette(evaluation.reference, evaluation.systems)
+    colours = palette(evaluation.reference, evaluation.systems)
     confidence = first[evaluation.reference][np.arange(len(point)), point.astype(int)]
     return {
-        "reliability": plots.reliability((point == known.truth) * 1.0, confidence),
-        "ROC": plots.roc_curves(known.truth, first | probabilities, labels, colours),
-        "confusion": plots.confusion(known.truth, point, labels),
+        "reliability": variable.reliability((point == known.truth) * 1.0, confidence),
+        "ROC": variable.roc_curves(known.truth, first | probabilities, labels, colours),
+        "confusion": variable.confusion(known.truth, point, labels),
     }
 
 
-def _measures(evaluation: Evaluation, by_system: Mapping[str, Any], name: str) -> str:
+def _measures(evaluation: Evaluation, by_system: Mapping[str, Any], name: str) -> Html:
     """Measures down, systems across."""
     measured = {m for scores in by_system.values() for m in scores}
     unit, rows = _unit(evaluation, name), []
     for m, measure in MEASURES.items():
         if m in measured:
             title = f"{measure.title}, {unit}" if measure.unit and unit else measure.title
-            cells = [cell(Score.from_json(x[m])) if m in x else "–" for x in by_system.values()]
-            tip = html.escape(measure.meaning)
-            rows.append([f'<span title="{tip}">{html.escape(title)}</span>', *cells])
-    n = count(by_system)
-    return table([f"n = {n}", *map(html.escape, by_system)], rows)
+            cells = [str(Score.from_json(x[m])) if m in x else "–" for x in by_system.values()]
+            rows.append([element("span", title, title=measure.meaning), *cells])
+    return table([f"n = {count(by_system)}", *by_system], rows)
 
 
-def _methods(evaluation: Evaluation, report: Mapping[str, Any]) -> str:
-    meanings = "".join(
-        f"<dt>{html.escape(m.title)}</dt><dd>{html.escape(m.meaning)}</dd>"
-        for m in MEASURES.values()
-    )
+def _methods(evaluation: Evaluation) -> Html:
     fitted = sorted({c.n for c in evaluation.calibrations.values()})
     conformal = (
-        "<p>Conformal intervals and the bias correction were fitted on "
+        "Conformal intervals and the bias correction were fitted on "
         f"{' to '.join(map(str, dict.fromkeys((fitted[0], fitted[-1]))))} records, answered by "
         "networks that were not trained on them: training records by cross-fitting where there "
         "were enough, else validation records, on which the epoch was chosen, too. With n records "
         "the highest level that has an interval is n / (n + 1), and the share it holds varies from "
         "one such set to the next by about sqrt(p (1 - p) / (n + 2)): with few, read it as a check "
-        "of the order, no more.</p>"
+        "of the order, no more."
         if fitted
-        else "<p>No conformal intervals: the model has none, and its validation subjects are not "
-        "here, or it answers by sampling.</p>"
+        else "No conformal intervals: the model has none, and its validation subjects are not "
+        "here, or it answers by sampling."
     )
-    return (
-        "<p>Brackets hold 95 % percentile bootstrap intervals over subjects (2000 resamples), of "
-        "shares of 0 and 1 Wilson's; what "
-        "another training run would give is not in them. Probabilities are those of the one "
-        "evaluation; where a system only samples, one is added to how often each label was drawn. "
-        "The intervals of m draws run from the smallest to the largest at most, which holds "
-        "(m - 1) / (m + 1); levels beyond that are not reported.</p>"
-        f"{conformal}<dl>{meanings}</dl>"
+    bootstrap = (
+        "Brackets hold 95 % percentile bootstrap intervals over subjects (2000 resamples), of "
+        "shares of 0 and 1 Wilson's; what another training run would give is not in them. "
+        "Probabilities are those of the one evaluation; where a system only samples, one is added "
+        "to how often each label was drawn. The intervals of m draws run from the smallest to the "
+        "largest at most, which holds (m - 1) / (m + 1); levels beyond that are not reported."
     )
+    meanings = facts({m.title: m.meaning for m in MEASURES.values()})
+    return join(element("p", bootstrap), element("p", conformal), meanings)
 
 
 def _unit(evaluation: Evaluation, name: str) -> str:

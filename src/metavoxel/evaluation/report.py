@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from metavoxel.api import Model, load
 from metavoxel.data.splits import read_split
 from metavoxel.errors import MetaVoxelError
-from metavoxel.evaluation import figures
 from metavoxel.evaluation.coherence import coherence
 from metavoxel.evaluation.cohort import (
     Parts,
@@ -32,10 +31,12 @@ from metavoxel.evaluation.cohort import (
     join,
     read_parts,
 )
+from metavoxel.evaluation.figures.images import montage
+from metavoxel.evaluation.figures.style import save_png
 from metavoxel.evaluation.groups import groupings, score_groups
 from metavoxel.evaluation.law_answers import answers_about
 from metavoxel.evaluation.markdown import as_markdown
-from metavoxel.evaluation.page import write_page
+from metavoxel.evaluation.page import write_report_page
 from metavoxel.evaluation.scoring import (
     Evaluation,
     compare_systems,
@@ -261,7 +262,7 @@ def _montages(model: MetaVoxel, table: Table, seed: int, kept: Kept) -> dict[str
         unseen = torch.from_numpy(table.images[v][:count])
         back = model.decode(model.encode({v: unseen}))[v].cpu().numpy()
         rows = {"unseen": unseen.numpy(), "autoencoded": back, "generated": found.points[v] / 255}
-        out[v] = figures.montage({title: [*x[:, 0]] for title, x in rows.items()})
+        out[v] = montage({title: [*x[:, 0]] for title, x in rows.items()})
     return out
 
 
@@ -273,15 +274,15 @@ def _write(
 ) -> None:
     """Every file of the report; report.json last, so that where it is, all are."""
     out = place.folder
-    place.add(*_FILES, *(f"montage-{v}.png" for v in montages))
-    for v, fig in montages.items():
-        with atomic_write(out / f"montage-{v}.png") as temporary:
-            fig.savefig(temporary, dpi=120)
+    drawn = {v: out / f"montage-{v}.png" for v in montages}
+    place.add(*_FILES, *(path.name for path in drawn.values()))
+    for v, path in drawn.items():
+        save_png(montages[v], path)
     _write_csv(out / "answers.csv", answers_by_record(evaluation))
     _write_csv(out / "scores.csv", scores_by_row(report["scores"]))
     with atomic_write(out / "report.md") as temporary:
         temporary.write_text(as_markdown(report))
-    write_page(out, evaluation, report, montages)
+    write_report_page(out, evaluation, report, drawn)
     with atomic_write(out / "report.json") as temporary:
         temporary.write_text(json_text(report))
 

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from metavoxel.data.bids import participants_file
@@ -26,11 +23,9 @@ from metavoxel.evaluation.anatomy import (
 )
 from metavoxel.evaluation.experiment.config import AnatomyPlan
 from metavoxel.evaluation.experiment.generated import asked_images, image_folder, read_rows
-from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
 from metavoxel.evaluation.experiment.pieces import Piece
 from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
 from metavoxel.evaluation.membership import reconstructed
-from metavoxel.evaluation.plots import COLOURS, STYLE
 from metavoxel.evaluation.scores import Score
 from metavoxel.files.writing import atomic_write
 from metavoxel.model import best_device
@@ -87,40 +82,6 @@ def anatomy_table(rows: Sequence[Row]) -> list[list[str]]:
         cells = [str(Score.from_json(score)) for score in scores]
         out.append([row["model"], row["measurement"], str(row["reader"]["r"]["n"]), *cells])
     return out
-
-
-def anatomy_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
-    """A panel for each model and measurement: subjects as points, generated images as squares."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    measures = list(dict.fromkeys(row["measurement"] for row in rows))
-    with plt.rc_context(STYLE):
-        size = (WIDTH, 0.4 + 2.0 * len(models))
-        fig, axes = plt.subplots(
-            len(models), len(measures), figsize=size, layout="constrained", squeeze=False,
-            sharex=True, sharey="col",
-        )  # fmt: skip
-        for row in rows:
-            at = models.index(row["model"]), measures.index(row["measurement"])
-            _panel(axes[at], row)
-            axes[0, at[1]].set_title(_labelled(row), fontsize=9)
-            axes[at[0], 0].set_ylabel(row["model"])
-            axes[-1, at[1]].set_xlabel(variable_text(experiment.schema, row["along"]))
-        axes[0, 0].legend(fontsize=7, frameon=False, markerscale=2)
-    return fig
-
-
-def _panel(ax: Axes, row: Row) -> None:
-    for (group, marker), colour in zip(((MEASURED, "o"), (GENERATED, "s")), COLOURS, strict=False):
-        x, y = (np.array(values, dtype=float) for values in row["values"][group])
-        ax.plot(x, y, marker, color=colour, ms=2.6, mew=0, alpha=0.5, label=group)
-        known = ~np.isnan(x) & ~np.isnan(y)
-        ends = np.array([x[known].min(), x[known].max()])
-        ax.plot(ends, np.poly1d(np.polyfit(x[known], y[known], 1))(ends), color=colour, lw=1.5)
-
-
-def _labelled(row: Row) -> str:
-    name = row["measurement"].replace("_", " ")
-    return f"{name} ({row['unit']})" if row["unit"] else name
 
 
 def _path(experiment: Experiment, name: str) -> Path:

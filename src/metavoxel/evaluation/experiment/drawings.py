@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from metavoxel.evaluation.experiment import charts, pictures
-from metavoxel.evaluation.experiment.anatomy import anatomy_figure, anatomy_rows
+from metavoxel.evaluation.experiment.anatomy import GENERATED, MEASURED, anatomy_rows
 from metavoxel.evaluation.experiment.generated import free_images, group_rows
 from metavoxel.evaluation.experiment.tables import TITLES, Row, first_questions
-from metavoxel.evaluation.experiment.trajectory import trajectory
 from metavoxel.evaluation.experiment.work import Experiment
+from metavoxel.evaluation.figures import images as pictures
+from metavoxel.evaluation.figures import systems
+from metavoxel.evaluation.figures.anatomy import anatomy_figure
+from metavoxel.evaluation.figures.trajectory import trajectory
 from metavoxel.evaluation.measures import HEADLINE
 from metavoxel.model import best_device
 from metavoxel.model_folder import load_model
@@ -28,16 +30,18 @@ def figures_of(
     """By title. What is not done yet is not drawn."""
     out: dict[str, Figure] = {}
     if rows:
-        out["Every system"] = charts.ablation(_headlines(rows), experiment.config.reference)
+        out["Every system"] = systems.ablation(_headlines(rows), experiment.config.reference)
     if any("dispersion" in row["scores"] for row in rows):
-        out["Calibration"] = charts.dispersion(rows)
+        out["Calibration"] = systems.dispersion(rows)
     run = experiment.runs[0]
     parts = zip(("training", "validation", "test"), experiment.tables(run), strict=True)
-    out["Figure C.4: demographics"] = charts.demographics(dict(parts), experiment.schema)
+    out["Figure C.4: demographics"] = systems.demographics(dict(parts), experiment.schema)
     if by_group := group_rows(experiment):
-        out["Figure D.5: images by group"] = charts.by_group(by_group)
+        out["Figure D.5: images by group"] = systems.by_group(by_group)
     if anatomy := anatomy_rows(experiment):
-        out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_figure(experiment, anatomy)
+        out[f"Anatomy along {anatomy[0]['along']}"] = anatomy_figure(
+            experiment.schema, anatomy, (MEASURED, GENERATED)
+        )
     return out | _of_models(experiment)
 
 
@@ -67,7 +71,7 @@ def _of_models(experiment: Experiment) -> dict[str, Figure]:
         captions = pictures.captions(
             experiment.schema, {v: x[:_SHOWN] for v, x in test.scalars.items()}
         )
-        out["Figure B.1: unconditional samples"] = pictures.samples(
+        out["Figure B.1: unconditional samples"] = pictures.montage(
             {"unseen subjects": real, **drawn}, {"unseen subjects": captions}
         )
     some = torch.from_numpy(test.images[image][:_INPAINTED])

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from metavoxel.evaluation.experiment.pieces import Piece, slug
 from metavoxel.evaluation.experiment.work import Experiment, Run, bound, generation
+from metavoxel.evaluation.figures.style import save_png
 from metavoxel.evaluation.images.scores import averaged, score_images
 from metavoxel.evaluation.membership import answer_membership, reconstructed
 from metavoxel.evaluation.memorisation import LATENT, memorisation, pairs_figure
@@ -253,9 +254,7 @@ def _memorisation(experiment: Experiment, name: str, run: Run, console: Console)
     answers = answer_membership(model, training, test, run.seed)
     said = found.to_json() | {"answers_auc": {v: x.to_json() for v, x in answers.items()}}
     shown = reconstructed(model, image, training.images[image])
-    figure = pairs_figure(found.spaces[LATENT], shown, generated)
     folder = _memory_folder(experiment, name, run)
-    with atomic_write(folder / "pairs.png") as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_png(pairs_figure(found.spaces[LATENT], shown, generated), folder / "pairs.png")
     with atomic_write(folder / "memorisation.json") as temporary:
         temporary.write_text(json_text(said, indent=1))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from metavoxel.errors import MetaVoxelError
@@ -35,7 +34,8 @@ from metavoxel.evaluation.experiment.pieces import Pieces, helpers
 from metavoxel.evaluation.experiment.results import collect, scored
 from metavoxel.evaluation.experiment.verdicts import verdict_rows, verdict_table
 from metavoxel.evaluation.experiment.work import Experiment, work
-from metavoxel.evaluation.hypertext import facts, picture, picture_file, write_html
+from metavoxel.evaluation.figures.style import save_png
+from metavoxel.files.html import Html, element, facts, picture, table, write_page
 from metavoxel.files.owned import holding
 from metavoxel.files.writing import atomic_write
 from metavoxel.model_files import json_text
@@ -116,17 +116,18 @@ def _report(this: Experiment, pieces: Pieces) -> str:
     found = _tables(this, rows, images)
     if verdicts:
         found[f"Verdicts on {this.config.reference}"] = verdict_table(verdicts)
-    figures = figures_of(this, rows, images)
-    for name, fig in figures.items():
-        with atomic_write(this.out / "figures" / f"{name}.png") as temporary:
-            fig.savefig(temporary, dpi=150)
+    drawn = {}
+    for title, fig in figures_of(this, rows, images).items():
+        drawn[title] = this.out / "figures" / f"{title}.png"
+        save_png(fig, drawn[title])
+    for name, path in pairs_drawn(this).items():
+        drawn[f"Images of {name} beside the nearest training images"] = path
     with atomic_write(this.out / "scores.csv") as temporary, temporary.open("w") as file:
         csv.writer(file, lineterminator="\n").writerows(tables.as_csv(rows))
     text = _markdown(report, found)
     with atomic_write(this.out / "report.md") as temporary:
         temporary.write_text(text)
-    body = _body(report, found, figures, pairs_drawn(this))
-    write_html(this.out / "report.html", this.config.title, body)
+    write_page(this.out / "report.html", this.config.title, _body(report, found, drawn))
     with atomic_write(this.out / "report.json") as temporary:
         temporary.write_text(json_text(report, indent=1))
     return text
@@ -175,8 +176,8 @@ def _tables(
 
 def _markdown(report: Mapping[str, Any], found: Mapping[str, Table]) -> str:
     lines = [f"# {report['title']}", "", _lead(report), ""]
-    for title, table in found.items():
-        lines += [f"## {title}", "", tables.as_markdown(table)]
+    for title, cells in found.items():
+        lines += [f"## {title}", "", tables.as_markdown(cells)]
     return "\n".join(lines)
 
 
@@ -193,33 +194,27 @@ def _lead(report: Mapping[str, Any]) -> str:
 
 
 def _body(
-    report: Mapping[str, Any],
-    found: Mapping[str, Table],
-    figures: Mapping[str, Figure],
-    pairs: Mapping[str, Path],
-) -> str:
-    sections = [f"<h1>{report['title']}</h1><p>{_lead(report)}</p>"]
-    for title, table in found.items():
-        sections.append(f"<section><h2>{title}</h2>{tables.as_html(table)}</section>")
-    for title, fig in figures.items():
-        drawn = picture(title, fig, "png", 'class="wide"')
-        sections.append(f"<section><h2>{title}</h2>{drawn}</section>")
-    for name, path in pairs.items():
-        title = f"Images of {name} beside the nearest training images"
-        drawn = picture_file(title, path, 'class="wide"')
-        sections.append(f"<section><h2>{title}</h2>{drawn}</section>")
-    details = "".join(
-        f"<h3>{title}</h3>{tables.as_html(table)}"
-        for title, table in tables.measures_tables(report["answers"])
-    )
-    sections.append(
-        f"<details><summary>Every measure of every question</summary>{details}</details>"
-    )
-    total = sum(report["seconds"].values()) / 60
-    about = [
-        ("made", f"{report['date']}, metavoxel {report['metavoxel']}, torch {report['torch']}"),
-        ("time", f"{len(report['seconds'])} pieces, {total:.0f} minutes in all"),
+    report: Mapping[str, Any], found: Mapping[str, Table], drawn: Mapping[str, Path]
+) -> Iterator[Html]:
+    """`drawn` are the PNG files of the figures, by title."""
+    yield element("h1", report["title"])
+    yield element("p", _lead(report))
+    for title, lines in found.items():
+        yield element("section", element("h2", title), table(lines[0], lines[1:]))
+    for title, path in drawn.items():
+        yield element("section", element("h2", title), picture(title, path.read_bytes()))
+    details = [
+        part
+        for title, lines in tables.measures_tables(report["answers"])
+        for part in (element("h3", title), table(lines[0], lines[1:]))
     ]
-    sections.append(facts(about))
-    sections.append('<p class="soft">The same figures stand in report.json and scores.csv.</p>')
-    return "\n".join(sections)
+    summary = element("summary", "Every measure of every question")
+    yield element("details", summary, *details)
+    total = sum(report["seconds"].values()) / 60
+    yield facts(
+        {
+            "made": f"{report['date']}, metavoxel {report['metavoxel']}, torch {report['torch']}",
+            "time": f"{len(report['seconds'])} pieces, {total:.0f} minutes in all",
+        }
+    )
+    yield element("p", "The same figures stand in report.json and scores.csv.", class_="soft")

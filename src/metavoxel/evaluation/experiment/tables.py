@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import combine_pvalues
 
-from metavoxel.evaluation.hypertext import table
 from metavoxel.evaluation.measures import HEADLINE, MEASURES, Measure
 from metavoxel.evaluation.scores import Score
 from metavoxel.inference.query import parse_question
@@ -141,19 +139,8 @@ def measures_tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[list[str]]]
         yield title, out
 
 
-def as_html(lines: Sequence[Sequence[str]]) -> str:
-    """A table of text as HTML, intervals in small print."""
-    head, *rows = [[_small(html.escape(x)) for x in line] for line in lines]
-    return table(head, rows)
-
-
-def _small(text: str) -> str:
-    value, bracket, rest = text.partition(" [")
-    return f"{value} <small>[{rest}</small>" if bracket and rest.endswith("]") else text
-
-
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """The same as Markdown."""
+    """A table of text as Markdown."""
     head, *rows = [[x.replace("|", "\\|") for x in line] for line in lines]
     out = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return "\n".join(out + [f"| {' | '.join(row)} |" for row in rows]) + "\n"

@@ -1,22 +1,14 @@
-"""The figures of a report: accuracy and calibration of a variable. Each is a matplotlib figure.
+"""Accuracy and calibration of one variable.
 
 `systems` maps a system's name to what is drawn of it, `colours` to its colour.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.stats import binom
@@ -24,59 +16,33 @@ from sklearn.metrics import roc_curve
 
 from metavoxel.evaluation.classification import BINS, confidence_bins
 from metavoxel.evaluation.distributions import Predictive
+from metavoxel.evaluation.figures.style import (
+    COLOURS,
+    axes,
+    diagonal,
+    legend,
+    regression_line,
+)
 from metavoxel.evaluation.scores import wilson
 
-COLOURS = ("#1f6f8b", "#c8553d", "#7a9e3f", "#8a63a8", "#d79b00")
-_SIZE = (3.7, 3.5)
-STYLE: dict[Any, Any] = {
-    "figure.facecolor": "white",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-}
 
-
-@contextmanager
-def _axes() -> Iterator[tuple[Figure, Axes]]:
-    with plt.rc_context(STYLE):
-        yield plt.subplots(figsize=_SIZE, layout="constrained")
-
-
-def palette(first: str, others: Iterable[str]) -> dict[str, str]:
-    """A colour for every system, the same in all figures."""
-    names = dict.fromkeys([first, *others])
-    return dict(zip(names, itertools.cycle(COLOURS), strict=False))
-
-
-def _legend(ax: Axes, loc: Any = "best") -> None:
-    """Of what has a name, if anything has."""
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc=loc)
-
-
-def predicted_and_true(
-    truth: np.ndarray,
-    point: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray] | None,
-    label: str,
+def scatter(
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: tuple[str, str],
     title: str,
+    ends: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
-    """Answers (n,) against truth (n,), with the ends of their intervals; red are those missed."""
-    low, high = ends if ends is not None else (point, point)
-    inside = (truth >= low) & (truth <= high) if ends is not None else np.full(len(truth), True)
-    with _axes() as (fig, ax):
+    """y (n,) against x (n,) and the diagonal; red are those whose interval of y leaves x out."""
+    low, high = ends if ends is not None else (y, y)
+    inside = (x >= low) & (x <= high) if ends is not None else np.full(len(x), True)
+    with axes() as (fig, ax):
         for chosen, colour in ((inside, COLOURS[0]), (~inside, COLOURS[1])):
-            ax.vlines(truth[chosen], low[chosen], high[chosen], color=colour, alpha=0.35, lw=1.1)
-            ax.plot(truth[chosen], point[chosen], "o", color=colour, ms=3.5, mew=0)
-        everything = np.concatenate([truth, low, high])
-        across = [everything.min(), everything.max()]
-        ax.plot(across, across, color="0.6", lw=1, zorder=0)
-        ax.set(xlabel=f"true {label}", ylabel=f"predicted {label}", title=title)
+            ax.vlines(x[chosen], low[chosen], high[chosen], color=colour, alpha=0.35, lw=1.1)
+            ax.plot(x[chosen], y[chosen], "o", color=colour, ms=3.5, mew=0)
+        everything = np.concatenate([x, low, high])
+        diagonal(ax, everything.min(), everything.max())
+        ax.set(xlabel=labels[0], ylabel=labels[1], title=title)
     return fig
 
 
@@ -85,18 +51,15 @@ def error_and_truth(
 ) -> Figure:
     """The error (n,) against the truth, with its line: a fall is regression to the mean."""
     shown = {"as answered": point} | ({"corrected": corrected} if corrected is not None else {})
-    with _axes() as (fig, ax):
+    with axes() as (fig, ax):
         ax.axhline(0, color="0.6", lw=1, zorder=0)
         for (name, answer), colour in zip(shown.items(), COLOURS, strict=False):
             error = answer - truth
             ax.plot(truth, error, "o", color=colour, ms=3.5, mew=0, alpha=0.55)
             if np.ptp(truth) > 0:
-                slope, intercept = np.polyfit(truth, error, 1)
-                ends = np.array([truth.min(), truth.max()])
-                text = f"{name}: slope {slope:.2f}"
-                ax.plot(ends, slope * ends + intercept, color=colour, lw=1.6, label=text)
+                regression_line(ax, truth, error, colour, f"{name}: slope {{slope:.2f}}")
         ax.set(xlabel=f"true {label}", ylabel="predicted minus true", title="Bias with the truth")
-        _legend(ax)
+        legend(ax)
     return fig
 
 
@@ -111,10 +74,10 @@ def coverage_curves(
     Grey is where calibrated intervals lie in 95 of 100 cohorts of this size.
     """
     levels, n = np.linspace(0.02, 0.98, 49), len(truth)
-    with _axes() as (fig, ax):
+    with axes() as (fig, ax):
         low, high = binom.ppf([[0.025], [0.975]], n, levels) / n
         ax.fill_between(levels, low, high, color="0.9", lw=0, zorder=0)
-        ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
+        diagonal(ax)
         for name, predictive in systems.items():
             held = [
                 (level, _held(truth, predictive.interval(level)))
@@ -126,7 +89,7 @@ def coverage_curves(
             ax.plot([*conformal], [*conformal.values()], "D", color="k", ms=4.5, label="conformal")
         ax.set(xlabel="stated", ylabel="held", title=f"Coverage of the intervals (n = {n})")
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
-        _legend(ax, loc="upper left")
+        legend(ax, loc="upper left")
     return fig
 
 
@@ -138,7 +101,7 @@ def pit_histograms(
     systems: Mapping[str, Sequence[float]], n: int, colours: Mapping[str, str]
 ) -> Figure:
     """PIT counts by system; grey is where a flat one lies in 95 of 100 cohorts, bin by bin."""
-    with _axes() as (fig, ax):
+    with axes() as (fig, ax):
         bins = len(next(iter(systems.values())))
         edges = np.linspace(0, 1, bins + 1)
         low, high = binom.ppf([0.025, 0.975], n, 1 / bins) / n * bins
@@ -149,7 +112,7 @@ def pit_histograms(
             ax.stairs(density, edges, color=colours[name], lw=1.6, label=name)
         ax.set(xlabel="P(variable ≤ truth)", ylabel="density", title=f"PIT histogram (n = {n})")
         ax.set(xlim=(0, 1), ylim=(0, ax.get_ylim()[1] * 1.25))
-        _legend(ax, loc="upper center")
+        legend(ax, loc="upper center")
     return fig
 
 
@@ -157,8 +120,8 @@ def reliability(hit: np.ndarray, confidence: np.ndarray) -> Figure:
     """The share of answers (n,) that are right against their confidence, bin by bin, with 95 %
     Wilson intervals; the number of answers beside each."""
     bins, n = confidence_bins(confidence), len(hit)
-    with _axes() as (fig, ax):
-        ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
+    with axes() as (fig, ax):
+        diagonal(ax)
         counts = np.bincount(bins, minlength=BINS)
         ax.bar(
             (np.arange(BINS) + 0.5) / BINS, counts / n, 0.9 / BINS, color="0.85", zorder=0,
@@ -173,7 +136,7 @@ def reliability(hit: np.ndarray, confidence: np.ndarray) -> Figure:
             ax.annotate(str(inside.sum()), (x, p), (5, 4), textcoords="offset points", fontsize=8)
         ax.set(xlabel="confidence in the answer", ylabel="share right")
         ax.set(xlim=(0, 1), ylim=(0, 1.03), title=f"Reliability (n = {n})")
-        _legend(ax, loc="upper left")
+        legend(ax, loc="upper left")
     return fig
 
 
@@ -198,15 +161,15 @@ def roc_curves(
         title = "ROC, one against the rest"
         shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(labels)))
         colours = {v: to_hex(shade) for v, shade in zip(labels, shades, strict=True)}
-    with _axes() as (fig, ax):
-        ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
+    with axes() as (fig, ax):
+        diagonal(ax)
         for name, (positive, score) in curves.items():
             if positive.any() and not positive.all():
                 wrong, right, _ = roc_curve(positive, score)
                 ax.plot(wrong, right, color=colours[name], lw=1.6, label=name)
         ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
         ax.set(xlim=(-0.01, 1), ylim=(0, 1.01))
-        _legend(ax, loc="lower right")
+        legend(ax, loc="lower right")
     return fig
 
 
@@ -215,7 +178,7 @@ def confusion(truth: np.ndarray, point: np.ndarray, labels: Sequence[str]) -> Fi
     counts = np.zeros((len(labels), len(labels)), int)
     np.add.at(counts, (truth.astype(int), point.astype(int)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    with _axes() as (fig, ax):
+    with axes() as (fig, ax):
         ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(counts.shape):
             colour = "white" if share[i, j] > 0.6 else "black"

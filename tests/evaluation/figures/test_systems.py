@@ -17,9 +17,10 @@ from matplotlib.patches import StepPatch
 from folders import AGE, SEX, schema, scores
 from metavoxel.encoding.scalars import LinearScaling
 from metavoxel.evaluation.cohort import Table
-from metavoxel.evaluation.experiment import charts, pictures
-from metavoxel.evaluation.experiment.trajectory import trajectory
-from metavoxel.evaluation.figures import tile
+from metavoxel.evaluation.figures import images as pictures
+from metavoxel.evaluation.figures import systems
+from metavoxel.evaluation.figures.images import tile
+from metavoxel.evaluation.figures.trajectory import trajectory
 from metavoxel.inference.ask import ask
 from metavoxel.model import MetaVoxel
 from metavoxel.model_config import ModelConfig
@@ -135,7 +136,7 @@ def test_what_is_given_is_not_drawn() -> None:
 
 def test_samples_stand_over_their_captions() -> None:
     image = np.linspace(0, 1, 64).reshape(8, 8)
-    fig = pictures.samples({"a": [image, image], "b": [image]}, {"a": ["F, 63 years", "M"]})
+    fig = pictures.montage({"a": [image, image], "b": [image]}, {"a": ["F, 63 years", "M"]})
     assert [[t.get_text() for t in ax.texts] for ax in fig.axes] == [["F, 63 years"], ["M"], []]
     np.testing.assert_array_equal(shown(fig.axes[2]), image)
     assert [t.get_text() for t in fig.texts] == ["a", "b"]
@@ -189,7 +190,7 @@ def test_demographics_count_people_and_what_is_missing() -> None:
     tables = {
         s: Table({}, {"age": np.array(ages[s]), "sex": np.array(sexes[s])}) for s in ages
     }  # fmt: skip
-    fig = charts.demographics(tables, plane(age=AGE, sex=SEX))
+    fig = systems.demographics(tables, plane(age=AGE, sex=SEX))
     by_split, by_sex, counts, missing = fig.axes
     values = counted(by_split)
     assert [v[0] for v in values] == pytest.approx([200 / 3, 0])
@@ -212,7 +213,7 @@ def test_groups_have_a_bar_and_an_interval_for_each_system() -> None:
         {"system": "joint", "group": "M", "n": 8, "frechet": score(4, 3, 6), "mmd": score(0.2)},
         {"system": "conditional", "group": "F", "n": 12, "frechet": score(7, 6, 8), "mmd": None},
     ]
-    fig = charts.by_group(rows)
+    fig = systems.by_group(rows)
     frechet, mmd = fig.axes
     at = {round(float(bar.get_x() + bar.get_width() / 2), 6): bar.get_height()
           for group in frechet.containers for bar in group}  # fmt: skip
@@ -233,7 +234,7 @@ def test_dispersion_is_drawn_beside_the_band_and_the_coverage() -> None:
         {"system": "mean", "variable": "age", "question": "age | image", "scores": {}},
         {"system": "joint", "variable": "sex", "question": "sex | image", "scores": {}},
     ]
-    dots, curves = charts.dispersion(rows).axes
+    dots, curves = systems.dispersion(rows).axes
     assert dots.patches[0].get_extents().transformed(dots.transData.inverted()).intervalx == (
         pytest.approx([0.9, 1.1])
     )
@@ -253,7 +254,7 @@ def test_a_question_shows_the_systems_that_were_asked_it_in_their_own_colours() 
         {**row, "system": "joint", "question": "age | image"},
         {**row, "system": "joint", "question": "age | sex"},
     ]
-    first, _, second, _ = charts.dispersion(rows).axes
+    first, _, second, _ = systems.dispersion(rows).axes
     assert [t.get_text() for t in first.get_yticklabels()] == ["exact", "joint"]
     assert [t.get_text() for t in second.get_yticklabels()] == ["joint"]
     assert first.get_lines()[2].get_color() == second.get_lines()[1].get_color()
@@ -265,7 +266,7 @@ def test_the_line_of_an_ablation_is_the_reference() -> None:
         {"system": "whole", "MAE": score(5, 4, 6), "MMD": score(2)},
         {"system": "without", "MAE": score(7, 6, 9), "MMD": None},
     ]
-    fig = charts.ablation(rows, reference="without")
+    fig = systems.ablation(rows, reference="without")
     mae, mmd = fig.axes
     assert [np.asarray(line.get_xdata())[0] for line in mae.get_lines()] == [7, 5, 7]
     assert [np.asarray(line.get_xdata())[0] for line in mmd.get_lines()[1:]] == [2]
@@ -280,7 +281,7 @@ def test_titles_and_ticks_of_an_ablation_do_not_overlap(count: int) -> None:
         {"system": system, **{name: score(x, x - 0.05, x + 0.05) for name in names}}
         for system, x in (("population mean / majority", 0.75), ("MetaVoxel", 0.8))
     ]
-    fig = charts.ablation(rows)
+    fig = systems.ablation(rows)
     fig.canvas.draw()
     assert len(fig.axes) == count
     for boxes in (

@@ -1,4 +1,4 @@
-"""An experiment's numbers as figures: the cohort (C.4), groups (D.5), calibration, ablations.
+"""Systems and splits compared: the cohort (C.4), groups (D.5), calibration, ablations.
 
 Systems and splits differ in colour and, for print in grey, in marker, dash or hatching.
 """
@@ -16,10 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation.cohort import Table
-from metavoxel.evaluation.experiment.pictures import WIDTH, variable_text
 from metavoxel.evaluation.experiment.tables import image_title
+from metavoxel.evaluation.figures.style import (
+    COLOURS,
+    STYLE,
+    WIDTH,
+    diagonal,
+    palette,
+    variable_text,
+)
 from metavoxel.evaluation.measures import MEASURES
-from metavoxel.evaluation.plots import COLOURS, STYLE, palette
 from metavoxel.evaluation.scores import Score
 from metavoxel.inference.calibration import LEVELS
 from metavoxel.schema import Schema
@@ -111,16 +117,24 @@ def _bars(
     ylabel: str,
 ) -> None:
     """Bars in a cluster for each label, a split a colour."""
-    wide = 0.8 / len(heights)
     for i, (name, values) in enumerate(heights.items()):
-        at = np.arange(len(labels)) + (i - (len(heights) - 1) / 2) * wide
-        ax.bar(at, values, 0.92 * wide, label=name, **_fill(i))
+        _clustered(ax, np.arange(len(labels)), values, i, len(heights), name)
     highest = max(map(max, heights.values()))
     ax.set(xlabel=title, ylabel=ylabel, ylim=(0, max(1, 1.05 * highest)))
     if sum(map(len, labels)) > 18:
         ax.set_xticks(range(len(labels)), labels, rotation=50, ha="right", rotation_mode="anchor")
     else:
         ax.set_xticks(range(len(labels)), labels)
+
+
+def _clustered(
+    ax: Axes, at: Any, heights: Any, i: int, count: int, label: str | None = None
+) -> Any:
+    """The bars of the i-th of `count` groups in clusters around `at`; where they stand."""
+    wide = 0.8 / count
+    x = at + (i - (count - 1) / 2) * wide
+    ax.bar(x, heights, 0.92 * wide, label=label, **_fill(i))
+    return x
 
 
 def _fill(i: int) -> dict[str, Any]:
@@ -139,7 +153,6 @@ def by_group(rows: Sequence[Row], measures: Sequence[str] = ("frechet", "mmd")) 
     """
     systems, groups = _names(rows, "system"), _names(rows, "group")
     sizes = {row["group"]: row["n"] for row in rows}
-    wide = 0.8 / len(systems)
     with plt.rc_context(STYLE):
         size = (WIDTH, 0.35 + 1.75 * len(measures))
         fig, axes = plt.subplots(
@@ -148,10 +161,9 @@ def by_group(rows: Sequence[Row], measures: Sequence[str] = ("frechet", "mmd")) 
         for ax, measure in zip(axes[:, 0], measures, strict=True):
             for row in rows:
                 score, i = _score(row.get(measure)), systems.index(row["system"])
-                at = groups.index(row["group"]) + (i - (len(systems) - 1) / 2) * wide
-                ax.bar(at, score.value, 0.92 * wide, **_fill(i))
+                x = _clustered(ax, groups.index(row["group"]), score.value, i, len(systems))
                 if not math.isnan(score.low):
-                    ax.vlines(at, score.low, score.high, color="k", lw=1)
+                    ax.vlines(x, score.low, score.high, color="k", lw=1)
             ylim = min(0, ax.get_ylim()[0]), ax.get_ylim()[1]
             ax.set(ylabel=image_title(measure, rows), ylim=ylim)
         ticks = [f"{group}\nn = {sizes[group]}" for group in groups]
@@ -196,7 +208,7 @@ def dispersion(rows: Sequence[Row]) -> Figure:
 def _coverage(
     ax: Axes, rows: Sequence[Row], systems: Sequence[str], colours: Mapping[str, str]
 ) -> None:
-    ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
+    diagonal(ax)
     for row in rows:
         i = systems.index(row["system"])
         held = [

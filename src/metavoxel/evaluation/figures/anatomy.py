@@ -1,21 +1,29 @@
-"""The figure of a measurement along a variable: real subjects, generated ones, the known truth."""
+"""Measurements along a variable: real subjects, generated images, the known truth."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-
-import matplotlib
-
-matplotlib.use("Agg")
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metavoxel.evaluation.anatomy import Cell, Condition, People
-from metavoxel.evaluation.plots import COLOURS
+from metavoxel.evaluation.figures.style import (
+    COLOURS,
+    STYLE,
+    WIDTH,
+    axes,
+    regression_line,
+    variable_text,
+    with_unit,
+)
 from metavoxel.schema import Schema
+
+Row = Mapping[str, Any]
 
 _APART = 0.02  # between two choices, as a share of the asked range
 
@@ -36,8 +44,7 @@ def ageing_figure(
     """
     if unit is None and measurement in schema.numbers:
         unit = schema.numbers[measurement].unit
-    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        fig, ax = plt.subplots(figsize=(4.6, 3.7), layout="constrained")
+    with axes(4.6, 3.7) as (fig, ax):
         choices = _choices(schema, along, cells)
         # A little apart, so that no interval hides another.
         step = _APART * float(np.ptp([cell.condition[along] for cell in cells]))
@@ -57,10 +64,9 @@ def ageing_figure(
             ax.plot(x, mean, "s-", color=colour, ms=6, mec="white", lw=1.2, label=name)
             if truth and name in truth:
                 ax.plot(*truth[name], "--", color=colour, lw=1.3)
-        ax.set(xlabel=_labelled(along, schema.numbers[along].unit))
-        ax.set(ylabel=_labelled(measurement, unit))
+        ax.set(xlabel=variable_text(schema, along), ylabel=with_unit(measurement, unit))
         ax.set_title("points: real subjects; squares: generated", fontsize=9)
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend()
     return fig
 
 
@@ -85,5 +91,30 @@ def _of_choice(people: People, rest: Condition) -> np.ndarray:
     return alike
 
 
-def _labelled(name: str, unit: str | None) -> str:
-    return f"{name} ({unit})" if unit else name
+def anatomy_figure(schema: Schema, rows: Sequence[Row], groups: Sequence[str]) -> Figure:
+    """A panel for each model and measurement, with a line for each of two groups of its "values":
+    the first as points (subjects), the second as squares (generated images)."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    measures = list(dict.fromkeys(row["measurement"] for row in rows))
+    with plt.rc_context(STYLE):
+        size = (WIDTH, 0.4 + 2.0 * len(models))
+        fig, panels = plt.subplots(
+            len(models), len(measures), figsize=size, layout="constrained", squeeze=False,
+            sharex=True, sharey="col",
+        )  # fmt: skip
+        for row in rows:
+            at = models.index(row["model"]), measures.index(row["measurement"])
+            _panel(panels[at], row, groups)
+            panels[0, at[1]].set_title(with_unit(row["measurement"], row["unit"]), fontsize=9)
+            panels[at[0], 0].set_ylabel(row["model"])
+            panels[-1, at[1]].set_xlabel(variable_text(schema, row["along"]))
+        panels[0, 0].legend(fontsize=7, markerscale=2)
+    return fig
+
+
+def _panel(ax: Axes, row: Row, groups: Sequence[str]) -> None:
+    for group, marker, colour in zip(groups, "os", COLOURS, strict=False):
+        x, y = (np.array(values, dtype=float) for values in row["values"][group])
+        ax.plot(x, y, marker, color=colour, ms=2.6, mew=0, alpha=0.5, label=group)
+        known = ~np.isnan(x) & ~np.isnan(y)
+        regression_line(ax, x[known], y[known], colour)

@@ -19,16 +19,8 @@ from torch import Tensor
 
 from metavoxel.diffusion.config import SamplingConfig
 from metavoxel.diffusion.joint import State, Times
-from metavoxel.evaluation.experiment.pictures import (
-    WIDTH,
-    inset,
-    row_title,
-    show,
-    value_text,
-    variable_text,
-)
-from metavoxel.evaluation.figures import tile
-from metavoxel.evaluation.plots import COLOURS, STYLE
+from metavoxel.evaluation.figures.images import inset, row_title, show, tile, value_text
+from metavoxel.evaluation.figures.style import COLOURS, STYLE, WIDTH, variable_text
 from metavoxel.inference.ask import ask
 from metavoxel.inference.samplers import time_grid
 from metavoxel.model import MetaVoxel

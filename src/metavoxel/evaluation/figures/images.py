@@ -1,7 +1,7 @@
-"""What a model draws, as the paper's figures show it: samples (B.1, B.2) and inpainting (B.3).
+"""Images in rows, as data and as a model draws them: samples (B.1, B.2) and inpainting (B.3).
 
-Every figure is as wide as a page's text and is laid out in inches, so that its text is read at the
-size at which it was set.
+Rows are as wide as a page's text and are laid out in inches, so that their text is read at the size
+at which it was set.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from metavoxel.api import RESAMPLINGS
-from metavoxel.evaluation.figures import tile
-from metavoxel.evaluation.plots import STYLE
+from metavoxel.evaluation.figures.style import STYLE, WIDTH, axes, unit_text
 from metavoxel.inference.ask import IMAGES
 from metavoxel.inference.inpaint import inpaint
 from metavoxel.model import MetaVoxel
 from metavoxel.schema import Schema
 
-WIDTH = 7.0  # inches of text on a page
 TITLE = 0.22  # inches left of a row for its title
 _GAP = 0.04  # inches between two pictures
 _LINE = 0.125  # inches of a line of a caption
@@ -32,8 +30,29 @@ _TEXT = 7.5  # points
 _LARGEST = 1.4  # inches: few pictures are not blown up to fill the page
 
 
-def samples(
-    images: Mapping[str, Sequence[np.ndarray]], captions: Mapping[str, Sequence[str]]
+def planes(image: np.ndarray) -> list[np.ndarray]:
+    """The middle sagittal, coronal and axial slices of a volume (x, y, z), upright; a 2D image as
+    it is. The axial one lies a little above the middle, where the ventricles are."""
+    if image.ndim == 2:
+        return [image]
+    x, y, z = (n // 2 for n in image.shape)
+    cuts = (image[x + 1], image[:, y], image[:, :, z + image.shape[2] // 16])
+    return [np.rot90(cut) for cut in cuts]
+
+
+def tile(image: np.ndarray) -> np.ndarray:
+    """The planes of an image in one picture, stacked."""
+    cuts = planes(image)
+    width = max(cut.shape[1] for cut in cuts)
+    padded = []
+    for cut in cuts:
+        left = (width - cut.shape[1]) // 2
+        padded.append(np.pad(cut, ((0, 0), (left, width - cut.shape[1] - left))))
+    return np.concatenate(padded)
+
+
+def montage(
+    images: Mapping[str, Sequence[np.ndarray]], captions: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
     """Images (x, y[, z]) in [0, 1] in rows by label, with a caption under each of them.
 
@@ -43,7 +62,7 @@ def samples(
     across = min(_LARGEST, (WIDTH - TITLE) / columns - _GAP)
     letters = max(8, int(across * 72 / (0.62 * _TEXT)))  # of the letters' mean width
     texts = {
-        label: [textwrap.fill(text, letters) for text in captions.get(label, ())]
+        label: [textwrap.fill(text, letters) for text in (captions or {}).get(label, ())]
         for label in images
     }
     rows = [[tile(image) for image in row] for row in images.values()]
@@ -67,6 +86,18 @@ def samples(
                         fontsize=_TEXT, linespacing=1.05,
                     )  # fmt: skip
             top += down + 2 * _GAP + under[label]
+    return fig
+
+
+def difference(image: np.ndarray, other: np.ndarray, caption: str) -> Figure:
+    """Where `other` is brighter (red) or darker (blue) than `image`, in their planes."""
+    change = tile(other) - tile(image)
+    limit = max(0.05, float(np.abs(change).max()))
+    with axes(_LARGEST + 0.8, _LARGEST * change.shape[0] / change.shape[1] + 0.3) as (fig, ax):
+        shown = ax.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.axis("off")
+        ax.set_title(caption, fontsize=9)
+        fig.colorbar(shown, ax=ax, shrink=0.8)
     return fig
 
 
@@ -105,17 +136,7 @@ def value_text(schema: Schema, name: str, value: float) -> str:
     if kind.codes is not None:
         return kind.label(value)
     number = (f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}").replace("-", "\N{MINUS SIGN}")
-    return f"{number}\N{NO-BREAK SPACE}{_unit(kind.unit)}" if kind.unit else number
-
-
-def variable_text(schema: Schema, name: str) -> str:
-    """A variable's name with its unit, for an axis."""
-    unit = getattr(schema[name], "unit", None)
-    return name.replace("_", " ") + (f" ({_unit(unit)})" if unit else "")
-
-
-def _unit(unit: str) -> str:
-    return unit.replace("^2", "²").replace("^3", "³")
+    return f"{number}\N{NO-BREAK SPACE}{unit_text(kind.unit)}" if kind.unit else number
 
 
 @torch.inference_mode()
@@ -145,7 +166,7 @@ def inpainted(
         "filled": filled[:, 0],
         "filled again": filled[:, 1],
     }
-    return samples({title: [*x[:, 0].clamp(0, 1).numpy()] for title, x in rows.items()}, {})
+    return montage({title: [*x[:, 0].clamp(0, 1).numpy()] for title, x in rows.items()})
 
 
 def inset(fig: Figure, box: tuple[float, float, float, float]) -> Axes:

@@ -1,0 +1,1 @@
+"""Figures of data, models and answers, in one style. Every function returns a matplotlib figure."""
