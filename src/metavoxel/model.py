@@ -268,18 +268,18 @@ class MetaVoxel(nn.Module):
         known: Mapping[str, Tensor],
         rows: Tensor,
     ) -> Tensor:
-        """-log p(asked scalars | images, known), and squared errors of E[asked | images, known],
-        the mean over a batch, of these `rows` (B,).
+        """-log p(asked scalars | images, known), and squared errors of the evidence's means: the mean
+        over a batch, of these `rows` (B,).
 
-        The evidence's means are taught by the squared errors alone: the likelihood would teach the
-        surest of them above all, and how sure they are before what they are (Stirn et al., 2023).
+        The means are taught by the squared errors alone: the likelihood would teach the surest of
+        them above all, and how sure they are before what they are (Stirn et al., 2023).
         """
         assert self.law is not None
         asked = {v: observed[v] & ~known[v] & rows for v in known}
         # Surer evidence costs the prior's couplings, which holds it back; with these as given,
         # 256 subjects of the demo were overfitted (1.13 for 0.84 on its validation subjects).
         likelihood = self.law.log_likelihood(evidence.of_fixed_means(), z0, known, asked)
-        error = self.law.squared_error(evidence, z0, known, asked)
+        error = self.law.squared_error(evidence, z0, observed)
         return torch.where(rows, error - likelihood, 0).mean().float()
 
     def drawn_times(

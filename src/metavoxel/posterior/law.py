@@ -115,18 +115,11 @@ class ScalarLaw(nn.Module):
         more = self._posterior(evidence, z0, both, kept, generator)
         return more.log_mass - self._posterior(evidence, z0, known, kept, generator).log_mass
 
-    def squared_error(
-        self,
-        evidence: Evidence,
-        z0: State,
-        known: Mapping[str, Tensor],
-        asked: Mapping[str, Tensor],
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The squared errors of E[number | images, known], (B,): the sum over the asked numbers."""
-        answer = self._posterior(evidence, z0, known, self.kept(evidence), generator)
-        x, there = self._packed(self.numbers, z0, asked, len(evidence.mean))
-        return torch.where(there, answer.expectation - x, 0).square().sum(1)
+    def squared_error(self, evidence: Evidence, z0: State, there: Mapping[str, Tensor]) -> Tensor:
+        """The squared errors of the evidence's means, (B,): the sum over the numbers that are
+        `there[name]` (B,)."""
+        x, known = self._packed(self.numbers, z0, there, len(evidence.mean))
+        return torch.where(known, evidence.mean - x, 0).square().sum(1)
 
     def _posterior(
         self,
