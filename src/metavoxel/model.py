@@ -268,7 +268,7 @@ class MetaVoxel(nn.Module):
         known: Mapping[str, Tensor],
         rows: Tensor,
     ) -> Tensor:
-        """-log p(asked scalars | images, known), and squared errors of the evidence's means: the mean
+        """-log p(asked scalars | images, known), and squared errors of evidence means: the mean
         over a batch, of these `rows` (B,).
 
         The means are taught by the squared errors alone: the likelihood would teach the surest of
