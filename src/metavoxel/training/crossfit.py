@@ -33,6 +33,7 @@ _ROUNDS = 60
 # Standard deviations of the priors, in logarithms: of the temperature that scalars have in common,
 # of what they differ from it by, of the factors on shifts, of the sharing.
 _COMMON, _APART, _SHIFT, _SHARING = 0.5, 0.5, 1.0, 1.0
+_WIDEST = 3.0  # logarithm of a temperature that suits validation subjects, at most
 _BATCH = 64
 
 Trained = Callable[[MetaVoxel, Examples, Path], None]  # a model, on these examples, in a folder
@@ -181,7 +182,8 @@ def calibrated_loss(law: ScalarLaw, group: HeldOut, seed: int) -> float:
     logarithms = torch.zeros(V + L, dtype=torch.float64, requires_grad=True)
 
     def loss() -> Tensor:
-        numbers, labels = logarithms.exp().split([V, L])
+        # Bounded, as nothing else holds back those of a single validation subject.
+        numbers, labels = (_WIDEST * (logarithms / _WIDEST).tanh()).exp().split([V, L])
         evidence = group.evidence.calibrated(
             numbers, labels, frequencies.new_ones(V, L), frequencies, law.prior.counts
         )
