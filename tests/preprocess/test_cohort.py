@@ -99,6 +99,7 @@ def test_a_follow_up_is_registered_to_the_registered_baseline(cohort: Cohort) ->
     assert sidecar["MetaVoxel"]["Inputs"]["baseline"] == file_digest(baseline)
 
 
+@pytest.mark.whole
 def test_a_baseline_that_fails_hands_over_to_the_next_visit_and_takes_over_when_mended(
     cohort: Cohort, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from tiny import tiny_settings
 
 
 @pytest.mark.real
+@pytest.mark.whole
 def test_reads_brain_volume_off_unseen_brains(tmp_path: Path) -> None:
     """At 8 mm, in a minute: the brain's volume within 60 % of the population's own error."""
     settings = tiny_settings(steps=200)

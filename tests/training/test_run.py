@@ -104,6 +104,7 @@ def start(cohort: Path, config: Path, out: Path, *more: str) -> subprocess.Popen
     )
 
 
+@pytest.mark.whole
 def test_a_run_killed_in_a_validation_makes_up_for_it(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
