@@ -32,6 +32,7 @@ from metavoxel.training.augment import Augmentation, augment
 from metavoxel.training.seeds import generator
 
 Progress = Callable[[int, int], None]  # (done, of)
+Scalings = Mapping[str, NormalScores | LinearScaling]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,6 @@ def scalings(
         fit = fit_scaling if diffusing else (kind.embedding or NormalScores).fit
         out[v] = fit(seen, kind.range)
     return out
-
-
-Scalings = Mapping[str, NormalScores | LinearScaling]
 
 
 def embedded_scalars(

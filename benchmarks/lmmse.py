@@ -1,6 +1,6 @@
 """Has the network learnt the image? Its squared error along t, beside what is known without it.
 
-    python benchmarks/linear_answer.py MODEL BIDS
+    python benchmarks/lmmse.py MODEL BIDS
 
 For the validation subjects, the squared error of E[z_0 | z_t] as a share of that of the linear
 answer that treats the elements of the latent as independent and knows no scalars: `linear` is the
